@@ -1,0 +1,37 @@
+# One source, one object per instruction set.
+#
+# A file NAME.isa.cpp is compiled once for each base level, NAME.isa_<level>.cpp only for that level. The level is visible
+# as the macro MEZZOTINT_ISA (scalar, avx2, ...); these files are the only ones that get -m flags. kernel/isa.h names the
+# same levels and says which CPU features each one needs.
+set(MEZZOTINT_ISA_BASE scalar)
+set(MEZZOTINT_ISA_FLAGS_scalar "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  list(APPEND MEZZOTINT_ISA_BASE avx2 avx512)
+  set(MEZZOTINT_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
+  set(MEZZOTINT_ISA_FLAGS_avx512 ${MEZZOTINT_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
+      -mprefer-vector-width=512)
+endif()
+
+# Flags that let plain loops vectorize without changing one result bit.
+set(MEZZOTINT_ISA_COMMON -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off)
+if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+  set(MEZZOTINT_ISA_COMMON -fno-math-errno -fno-trapping-math -ffp-contract=off)
+endif()
+
+function(mezzotint_isa_sources target)
+  foreach(source ${ARGN})
+    get_filename_component(source ${source} ABSOLUTE)
+    foreach(level ${MEZZOTINT_ISA_BASE})
+      string(MD5 hash ${source})
+      string(SUBSTRING ${hash} 0 8 hash)
+      get_filename_component(name ${source} NAME_WE)
+      set(wrapper ${PROJECT_BINARY_DIR}/isa/${name}.${hash}.${level}.cpp)
+      file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${source}\"\n")
+      set_source_files_properties(${wrapper} TARGET_DIRECTORY ${target} PROPERTIES
+        COMPILE_OPTIONS "${MEZZOTINT_ISA_COMMON};${MEZZOTINT_ISA_FLAGS_${level}}"
+        COMPILE_DEFINITIONS "MEZZOTINT_ISA=${level}"
+        OBJECT_DEPENDS ${source})
+      target_sources(${target} PRIVATE ${wrapper})
+    endforeach()
+  endforeach()
+endfunction()

@@ -1,0 +1,17 @@
+# A room is a folder of src/mezzotint; its sources are globbed so that adding a file edits no list.
+function(mezzotint_room name)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  set(isa_sources ${sources})
+  list(FILTER isa_sources INCLUDE REGEX "\\.isa\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "\\.isa\\.cpp$")
+  if(NOT sources)
+    return()
+  endif()
+  add_library(mezzotint_${name} OBJECT ${sources})
+  target_link_libraries(mezzotint_${name} PRIVATE mezzotint_settings fmt::fmt-header-only nlohmann_json::nlohmann_json
+    Threads::Threads)
+  if(isa_sources)
+    mezzotint_isa_sources(mezzotint_${name} ${isa_sources})
+  endif()
+  set_property(GLOBAL APPEND PROPERTY MEZZOTINT_ROOMS ${name})
+endfunction()

@@ -1,0 +1,18 @@
+# Compile settings that every target of ours shares.
+add_library(mezzotint_settings INTERFACE)
+target_include_directories(mezzotint_settings INTERFACE
+  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/generated>)
+target_compile_features(mezzotint_settings INTERFACE cxx_std_20)
+# No contraction: a fused multiply-add would change stored bytes between instruction sets.
+target_compile_options(mezzotint_settings INTERFACE
+  -Wall -Wextra -Wshadow -Wno-psabi -ffp-contract=off $<$<BOOL:${MEZZOTINT_WERROR}>:-Werror>)
+if(MEZZOTINT_SANITIZE)
+  target_compile_options(mezzotint_settings INTERFACE
+    -fsanitize=${MEZZOTINT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(mezzotint_settings INTERFACE -fsanitize=${MEZZOTINT_SANITIZE})
+endif()
+
+find_program(MEZZOTINT_CCACHE ccache)
+if(MEZZOTINT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${MEZZOTINT_CCACHE})
+endif()
