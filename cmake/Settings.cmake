@@ -5,7 +5,7 @@ target_include_directories(mezzotint_settings INTERFACE
 target_compile_features(mezzotint_settings INTERFACE cxx_std_20)
 # No contraction: a fused multiply-add would change stored bytes between instruction sets.
 target_compile_options(mezzotint_settings INTERFACE
-  -Wall -Wextra -Wshadow -Wno-psabi -ffp-contract=off $<$<BOOL:${MEZZOTINT_WERROR}>:-Werror>)
+  -Wall -Wextra -Wshadow -Wno-psabi -Wno-missing-field-initializers -ffp-contract=off $<$<BOOL:${MEZZOTINT_WERROR}>:-Werror>)
 if(MEZZOTINT_SANITIZE)
   target_compile_options(mezzotint_settings INTERFACE
     -fsanitize=${MEZZOTINT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
