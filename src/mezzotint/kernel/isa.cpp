@@ -24,7 +24,9 @@ uint32_t detect() {
   uint32_t found = 0;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const auto add = [&](bool has, Feature feature) { found |= has ? feature : 0; };
+  const auto add = [&](bool has, Feature feature) {
+    if (has) found |= feature;
+  };
   add(__builtin_cpu_supports("avx2"), kAvx2);
   add(__builtin_cpu_supports("fma"), kFma);
   add(__builtin_cpu_supports("f16c"), kF16c);
@@ -54,9 +56,13 @@ thread_local Isa thread_cap = kHighest;
 
 }  // namespace
 
-std::span<const IsaFacts> all_isas() { return kIsas; }
+std::span<const IsaFacts> all_isas() {
+  return kIsas;
+}
 
-std::string_view name(Isa isa) { return kIsas[static_cast<size_t>(isa)].name; }
+std::string_view name(Isa isa) {
+  return kIsas[static_cast<size_t>(isa)].name;
+}
 
 std::optional<Isa> isa_from_name(std::string_view name) {
   for (const auto& row : kIsas)
@@ -79,8 +85,12 @@ bool enabled(Isa isa) {
   return isa <= environment_cap && isa <= thread_cap && machine_has(isa);
 }
 
-ScopedIsaCap::ScopedIsaCap(Isa cap) : previous_(thread_cap) { thread_cap = cap; }
-ScopedIsaCap::~ScopedIsaCap() { thread_cap = previous_; }
+ScopedIsaCap::ScopedIsaCap(Isa cap) : previous_(thread_cap) {
+  thread_cap = cap;
+}
+ScopedIsaCap::~ScopedIsaCap() {
+  thread_cap = previous_;
+}
 
 Isa active_isa() {
   return with_isa([]<Isa I> { return I; });

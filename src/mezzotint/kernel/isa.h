@@ -7,12 +7,13 @@
 
 /// Instruction-set levels and the one place that chooses between them.
 ///
-/// A kernel is a function template over Isa whose explicit specializations live in NAME.isa.cpp, which CMake compiles once
-/// per level (cmake/Isa.cmake):
+/// A kernel is a function template over Isa whose explicit specializations live in NAME.isa.cpp, which CMake compiles
+/// once per level (cmake/Isa.cmake):
 ///
 ///     // reduce.h
 ///     template <Isa I> float amax(const float* x, size_t n);
-///     // reduce.isa.cpp: only intrinsics and plain loops; no STL, no inline functions that could be emitted (style rule:
+///     // reduce.isa.cpp: only intrinsics and plain loops; no STL, no inline functions that could be emitted (style
+///     rule:
 ///     // a weak symbol compiled with AVX-512 could be the one that the linker keeps for everybody)
 ///     template <> float amax<kIsa>(const float* x, size_t n) { ... }
 ///     // caller, outside loops
@@ -48,8 +49,8 @@ std::optional<Isa> isa_from_name(std::string_view name);
 uint32_t machine_features();
 /// Whether this machine can run the level at all, whatever the cap.
 bool machine_has(Isa isa);
-/// Whether with_isa may choose the level now: the machine has it and neither MEZZOTINT_ISA nor a ScopedIsaCap forbids it.
-/// Throws Error "unknown-isa" if MEZZOTINT_ISA names no level.
+/// Whether with_isa may choose the level now: the machine has it and neither MEZZOTINT_ISA nor a ScopedIsaCap forbids
+/// it. Throws Error "unknown-isa" if MEZZOTINT_ISA names no level.
 bool enabled(Isa isa);
 
 /// Caps the level on the current thread until destroyed (tests and benchmarks).
@@ -93,8 +94,8 @@ decltype(auto) with_isa(F&& f) {
 
 /// The level with_isa chooses from the base list now.
 Isa active_isa();
-/// What the compiler of the chosen object file was told: read from its own macros inside an ISA file, so that a test can
-/// prove that the forced level is the one that runs.
+/// What the compiler of the chosen object file was told: read from its own macros inside an ISA file, so that a test
+/// can prove that the forced level is the one that runs.
 Isa compiled_isa();
 
 }  // namespace mezzotint::kernel
