@@ -1,0 +1,32 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mezzotint/base/rounding.h"
+#include "mezzotint/formats/format.h"
+
+namespace mezzotint::convert {
+
+/// Everything a person can ask of a conversion. Pure data: the same options and the same header give the same plan.
+struct ConvertOptions {
+  std::string to = "float8_e4m3fn";  ///< as in formats::select_format
+  std::string fallback;              ///< format for layers that `to` cannot take or that a rule keeps; "" = keep them
+  std::string preset = "auto";       ///< "auto", a preset's name, or "none" (no architecture rules at all)
+  std::string component;             ///< "" = the diffusion model (or the only one), a component's name, or "all"
+  std::vector<std::string> include;  ///< regex: quantize although a rule keeps the layer
+  std::vector<std::string> exclude;  ///< regex: keep
+  std::vector<std::string> drop;     ///< regex: leave the tensor out of the output
+  std::string layer_config;          ///< JSON text of a layer config, or ""
+  bool layer_config_fullmatch = false;  ///< its patterns must match the whole name
+  bool full_precision_matrix_mult = false;
+  Rounding::Mode rounding = Rounding::Mode::nearest_even;
+  uint64_t seed = 0;                 ///< of stochastic rounding
+  int effort = 0;                    ///< 0 = plain absmax
+  uint64_t max_memory = 1ull << 30;  ///< bound of the buffers, in bytes
+  uint64_t max_shard_bytes = 0;      ///< 0 = one file
+};
+
+}  // namespace mezzotint::convert

@@ -1,0 +1,67 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mezzotint/checkpoint/model.h"
+#include "mezzotint/convert/options.h"
+#include "mezzotint/io/writer.h"
+
+/// What a conversion will do, decided from the header and the options alone: no tensor data is read.
+namespace mezzotint::convert {
+
+enum class Action : uint8_t {
+  copy,        ///< bytes copied as they are
+  keep_codes,  ///< a quantized layer already in the target format: codes untouched, parameters and markers put in order
+  encode,      ///< float weight -> format (quantized or plain)
+  reencode,    ///< quantized weight -> float32 -> format
+  drop,        ///< asked for by --drop, or a marker or scale that has no layer any more
+};
+std::string_view name(Action action);
+
+/// One weight, or one tensor that is not a weight of a quantized layer.
+struct PlanRow {
+  std::string name;  ///< layer name (weights that are or become quantized) or tensor name
+  Action action = Action::copy;
+  std::string from;                        ///< format label or dtype
+  std::string to;                          ///< format label or dtype; "" when dropped
+  std::string reason;                      ///< why, one clause
+  size_t source = 0;                       ///< source tensor: the weight (or the tensor itself)
+  size_t layer = checkpoint::Model::npos;  ///< source layer, if it is quantized
+  std::optional<formats::Layout> layout;   ///< of the output, for keep_codes, encode and reencode
+  size_t output = 0;  ///< first output tensor (weight); layout.tensors follow one another, then the marker
+  bool has_marker = false;
+  std::string marker;  ///< marker text of a quantized output layer
+  uint64_t bytes_in = 0, bytes_out = 0;
+};
+
+struct Plan {
+  ConvertOptions options;
+  std::filesystem::path input, output;
+  std::string preset;         ///< chosen preset
+  std::string preset_reason;  ///< why
+  std::string component;      ///< prefix of the quantized component, "" = whole file
+  std::vector<PlanRow> rows;  ///< in the order of the source's data
+  std::vector<io::TensorSpec> specs;
+  io::OutputPlan layout;              ///< exact bytes of the output
+  std::vector<std::string> notes;     ///< things a person should know (lossy source, unknown architecture, ...)
+  std::vector<std::string> warnings;  ///< e.g. ComfyUI cannot load the result
+  uint64_t bytes_in = 0, bytes_out = 0;
+  uint64_t peak_memory = 0;  ///< buffers of the pipeline in bytes with `threads` threads
+  int threads = 1;
+  double seconds_estimate = 0;                       ///< from bytes and the stated rate
+  uint64_t quantized_weights = 0, kept_weights = 0;  ///< element counts, for bits per weight
+  double bits_per_weight = 0;  ///< stored bits of all 2-D weights and their parameters / their elements
+};
+
+/// Throws Error for options that make no sense for this file (unknown preset, bad regex, nothing to do with
+/// --component).
+Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& output, const ConvertOptions& options,
+               int threads);
+
+/// The plan as JSON (rows with decisions and sizes), for --json and for saving.
+std::string to_json(const Plan& plan);
+
+}  // namespace mezzotint::convert
