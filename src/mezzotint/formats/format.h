@@ -47,13 +47,17 @@ struct Layout {
   int64_t rows = 0;                   ///< N, per expert
   int64_t cols = 0;                   ///< K
   std::vector<StoredTensor> tensors;  ///< [0] is the weight's codes, then the parameters
+  int64_t stored_rows = 0;            ///< rows of codes per expert: N, or more where the format pads
   int64_t row_bytes = 0;              ///< stored bytes of one row of codes
-  int64_t row_granule = 1;            ///< tiles of rows start and end at multiples of this (or at the last row)
+  int64_t row_granule = 1;            ///< tiles of rows start and end at multiples of this within their expert (or end
+                                      ///< at its last row); a tile never spans two experts
   int64_t block_rows = 0;             ///< rows x cols of weight that share one scale; 0 = the whole dimension
   int64_t block_cols = 0;
   bool transformed = false;  ///< whether `Format::transform` is applied in front of the codes
 
   int64_t total_rows() const { return experts * rows; }
+  /// Row of the stored codes that holds row `row` of the weight (0 <= row < total_rows()).
+  int64_t stored_row(int64_t row) const { return row / rows * stored_rows + row % rows; }
 };
 
 /// Either a layout, or one clause that says why this shape cannot be stored ("K = 100 is not a multiple of 128").
@@ -82,6 +86,15 @@ struct ChooseOptions {
   int effort = 0;                        ///< 0 = plain absmax, bit-equal to the reference; higher = search
 };
 
+/// How the choice of parameters goes over the weight.
+struct ChoosePlan {
+  int passes = 1;    ///< sweeps over the whole weight; 0 for formats without parameters
+  size_t stats = 0;  ///< floats kept between tiles, zeroed before the first pass
+  /// Whether the last pass is complete row granule by row granule: a tile may be encoded as soon as that pass observed
+  /// it, and `finish` is not called after it.
+  bool fused = false;
+};
+
 /// Who can use the format. Shown by `formats`, `convert` and `inspect`.
 struct Support {
   bool comfyui = false;           ///< ComfyUI's own ops load it
@@ -106,18 +119,22 @@ struct StoredLayer {
   const TensorFacts* find(std::string_view suffix) const;
 };
 
-/// How well a stored layer fits a format.
+/// How well a stored layer fits a format. Ordered: the format with the highest value takes the layer, and a test sees
+/// to it that no two formats share the highest. (So a clean layer of another format under this one's name is not
+/// `broken`.)
 enum class Fit : uint8_t {
   none,         ///< not this format
   unlabelled,   ///< no marker, and the dtypes and shapes are this format's
-  mislabelled,  ///< a marker of another name, but the dtypes and shapes are this format's and not that one's
   broken,       ///< this format's name, but something is missing or has a wrong shape: `problems` says what
-  labelled,     ///< this format's name, dtypes and shapes
+  mislabelled,  ///< a marker of another name, but the dtypes and shapes are this format's and not that one's
+  labelled,     ///< this format's name (or a plain dtype without a marker), dtypes and shapes. `problems` may still
+                ///< hold what canonical dtypes and shapes would mend (a scale [1] for [], BF16 for F32)
 };
 
 struct Recognition {
   Fit fit = Fit::none;
-  Layout layout;                      ///< canonical: what a repaired file would store
+  Layout layout;                      ///< canonical: what a repaired file would store; `format` is null where a broken
+                                      ///< layer does not tell enough to know
   std::vector<std::string> problems;  ///< one sentence each; what verify reports and repair mends
 };
 
@@ -134,30 +151,31 @@ struct Format {
   Description (*describe)(const LayerFacts& facts, const Options& options);
 
   // --- choosing parameters (scales) -------------------------------------------------------------------------------
-  /// Number of sweeps over the weight that `observe` needs; 0 for formats without parameters.
-  int passes = 1;
-  /// Floats of statistics that one choice keeps between tiles, zeroed before the first; null = none.
-  size_t (*stats_size)(const Layout& layout) = nullptr;
-  /// Looks at whole rows of one tile. Tiles of one pass may come in any order and from several threads at once, and
-  /// never share a granule of rows; what a call writes must depend on its rows only.
+  /// Passes and memory of one choice; null = no parameters, nothing to choose.
+  ChoosePlan (*choose_plan)(const Layout& layout, const ChooseOptions& choose) = nullptr;
+  /// Looks at whole rows of one tile (after the transform). Tiles of one pass may come in any order and from several
+  /// threads at once, and never share a granule of rows; what a call writes must depend on its rows only. Null where
+  /// choose_plan is null.
   void (*observe)(const Layout& layout, const ChooseOptions& choose, int pass, const Tile& tile, float* stats,
                   Parameters& parameters) = nullptr;
-  /// Reduces statistics after pass `pass` saw every row, or null where a pass is complete row granule by row granule.
-  /// The last pass of a format without `finish` can be fused with encoding.
+  /// Reduces statistics after pass `pass` saw every row; not called after a fused last pass. Null where never needed.
   void (*finish)(const Layout& layout, const ChooseOptions& choose, int pass, float* stats,
                  Parameters& parameters) = nullptr;
 
   // --- codes ------------------------------------------------------------------------------------------------------
-  /// Encodes the tile with the given parameters. `codes` points at the stored row `tile.row0`, rows are
-  /// `layout.row_bytes` apart, and the buffer was zero-filled; any range of columns may come alone.
+  /// Encodes the tile (after the transform) with the given parameters, which need not come from `observe`: values out
+  /// of range saturate. `codes` points at the stored row of `tile.row0` (Layout::stored_row) and rows are
+  /// `layout.row_bytes` apart. The buffer was zero-filled once; any range of columns may come alone and changes the
+  /// bits of its own columns only.
   void (*encode)(const Layout& layout, const Parameters& parameters, const Tile& tile, const Rounding& rounding,
                  std::byte* codes);
-  /// The exact inverse map code -> float32 of the same rectangle; `codes` as above, `out` rows `out_stride` floats
-  /// apart.
+  /// The exact inverse map code -> float32 of the same rectangle (before the inverse transform); `codes` as above,
+  /// `out` rows `out_stride` floats apart.
   void (*decode)(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
                  int64_t cols, const std::byte* codes, float* out, int64_t out_stride);
   /// Upper bound of |value - decode(encode(value))| for every element of a float32 tile under nearest rounding, derived
-  /// from the codec; `bound` rows are `tile.cols` floats apart.
+  /// from the codec; twice it bounds stochastic rounding. +inf where the value is not finite. `bound` rows are
+  /// `tile.cols` floats apart.
   void (*error_bound)(const Layout& layout, const Parameters& parameters, const Tile& tile, float* bound);
 
   /// Linear map of whole float32 rows in front of the codes (rotation) or its inverse; null = never. Applied by the
@@ -167,6 +185,8 @@ struct Format {
   bool (*scale_by_power_of_two)(const Layout& layout, Parameters& parameters, int exponent) = nullptr;
 
   // --- files ------------------------------------------------------------------------------------------------------
+  /// Suffixes of further tensors that loaders of this format read beside the layer ("input_scale").
+  std::span<const std::string_view> companions;
   /// Adds the format's own keys to a marker that already holds "format"; null = none.
   void (*marker)(const Layout& layout, nlohmann::ordered_json& object) = nullptr;
   /// Decides whether a stored layer is of this format.
