@@ -1,0 +1,62 @@
+# The commands of this repository. Each does all of its own set-up: packages, configuration, compilation.
+#   make build        build/bin/mezzotint and the developer programs
+#   make test         everything, then reading and fuzzing again under ASan and UBSan
+#   make demo         the main job on a real-shaped file; leaves build/demo/report.html
+#   make bench        benchmarks; each checks its answer before its time
+#   make dist         dist/mezzotint-VERSION-linux-ARCH.tar.gz: one binary that needs nothing but glibc
+#   make format       clang-format over all sources
+#   make tidy         clang-tidy over all sources (slow; needs clang-tidy)
+#   make test-peers   our output in other programs (opt-in; installs pinned peers)
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: bootstrap build test demo bench dist format tidy test-peers clean help
+
+# Where the packages come from another source, run `make BOOTSTRAP=true ...`.
+BOOTSTRAP ?= tools/bootstrap
+JOBS ?= $(shell nproc)
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+
+bootstrap:
+	@$(BOOTSTRAP)
+
+build: bootstrap
+	cmake --preset release
+	cmake --build --preset release -j $(JOBS)
+
+# The sanitizer run comes first, so that the last lines are those of the complete run.
+test: build
+	cmake --preset asan
+	cmake --build --preset asan -j $(JOBS)
+	failed=0; \
+	ctest --preset asan -j $(JOBS) || failed=1; \
+	ctest --preset release -j $(JOBS) || failed=1; \
+	exit $$failed
+
+demo: build
+	python3 tools/demo/demo.py --bin build/bin --out build/demo
+
+bench: build
+	@shopt -s nullglob; programs=(build/bin/bench_*); \
+	[ $${#programs[@]} -gt 0 ] || { echo "no benchmark was built" >&2; exit 1; }; \
+	for program in "$${programs[@]}"; do echo "== $${program##*/}"; "$$program"; done
+
+dist: bootstrap
+	cmake --preset dist
+	cmake --build --preset dist -j $(JOBS)
+	tools/dist/pack build/dist/bin/mezzotint dist
+
+format: bootstrap
+	git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cpp' '*.cu' | xargs -0 -r clang-format -i
+
+tidy: build
+	run-clang-tidy -quiet -p build "^$(CURDIR)/(src|tests|bench|fuzz|tools)/"
+
+test-peers: build
+	tests/peers/run.sh
+
+clean:
+	cmake -E rm -rf build/bin build/lib build/asan build/dev build/dist build/demo
+	[ ! -f build/build.ninja ] || cmake --build --preset release --target clean
