@@ -63,6 +63,9 @@ class Model {
   /// What reading the markers brought to light; verify() adds the checks that need tensor data.
   const std::vector<Finding>& findings() const { return findings_; }
   bool has_header_metadata() const { return has_header_metadata_; }
+  /// Layers marked with a format that is not compiled in, as (name, marker text). Their tensors are plain: they can be
+  /// copied but not decoded.
+  const std::vector<std::pair<std::string, std::string>>& foreign_layers() const { return foreign_layers_; }
 
   /// Parameters of a layer, converted to the canonical dtypes and shapes. [0] (codes) is empty.
   formats::Parameters parameters(const Layer& layer) const;
@@ -76,6 +79,7 @@ class Model {
   std::vector<Role> roles_;
   std::vector<size_t> layer_of_;
   std::vector<Finding> findings_;
+  std::vector<std::pair<std::string, std::string>> foreign_layers_;
   bool has_header_metadata_ = false;
 };
 
