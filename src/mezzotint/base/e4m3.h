@@ -1,0 +1,11 @@
+#pragma once
+#include "mezzotint/base/small_float.h"
+
+namespace mezzotint {
+
+/// float8_e4m3fn (OCP FP8): 1 sign, 4 exponent (bias 7), 3 mantissa bits in one byte. Largest value 448 = 0x7E,
+/// subnormal step 2^-9, no inf, NaN = 0x7F and 0xFF. encode(464) is NaN by ties-to-even; quantizers use
+/// encode_saturating.
+struct E4m3 : SmallFloat<4, 3, Specials::fn> {};
+
+}  // namespace mezzotint

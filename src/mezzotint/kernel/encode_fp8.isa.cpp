@@ -1,0 +1,59 @@
+#include "mezzotint/base/e4m3.h"
+#include "mezzotint/base/e5m2.h"
+#include "mezzotint/kernel/encode.h"
+#include "mezzotint/kernel/isa_elements.h"
+
+namespace mezzotint::kernel {
+namespace {
+
+template <class From, class To>
+[[gnu::noinline]] void nearest_run(const typename From::Stored* __restrict x, int64_t n, float multiplier,
+                                   Byte* __restrict q) {
+  for (int64_t i = 0; i < n; ++i) q[i] = static_cast<uint8_t>(To::encode_saturating(From::load(x[i]) * multiplier));
+}
+
+template <class From, class To>
+[[gnu::noinline]] void stochastic_run(const typename From::Stored* __restrict x, int64_t n, float multiplier,
+                                      Byte* __restrict q, const uint32_t* __restrict random) {
+  for (int64_t i = 0; i < n; ++i)
+    q[i] = static_cast<uint8_t>(To::encode_stochastic(From::load(x[i]) * multiplier, random[i]));
+}
+
+template <class From, class To>
+void encode(const Source& x, const Scales& multipliers, uint8_t* codes, int64_t codes_stride, const Rounding& rounding,
+            const ElementIndex& index) {
+  const auto* data = static_cast<const typename From::Stored*>(x.data);
+  const bool stochastic = rounding.mode == Rounding::Mode::stochastic;
+  int64_t rows = x.rows, cols = x.cols;
+  flatten(rows, cols,
+          x.stride == cols && codes_stride == cols && is_scalar(multipliers) &&
+              (!stochastic || index.row_stride == static_cast<uint64_t>(cols)));
+  for_each_run(rows, cols, multipliers, [&](int64_t r, int64_t c, int64_t n, float multiplier) {
+    const auto* from = data + r * x.stride + c;
+    Byte* to = codes + r * codes_stride + c;
+    if (!stochastic) return nearest_run<From, To>(from, n, multiplier, to);
+    const uint64_t first = index.first + static_cast<uint64_t>(r) * index.row_stride + static_cast<uint64_t>(c);
+    alignas(64) uint32_t random[kRandomChunk];
+    for (int64_t i = 0; i < n; i += kRandomChunk) {
+      const int64_t count = smaller(n - i, kRandomChunk);
+      fill_random(rounding.key, first + static_cast<uint64_t>(i), count, random);
+      stochastic_run<From, To>(from + i, count, multiplier, to + i, random);
+    }
+  });
+}
+
+}  // namespace
+
+template <>
+void encode_fp8<kIsa>(const Source& x, const Scales& multipliers, DType to, uint8_t* codes, int64_t codes_stride,
+                      const Rounding& rounding, const ElementIndex& index) {
+  with_element(x.dtype, [&]<class From> {
+    if (to == DType::f8_e4m3) {
+      encode<From, E4m3>(x, multipliers, codes, codes_stride, rounding, index);
+    } else {
+      encode<From, E5m2>(x, multipliers, codes, codes_stride, rounding, index);
+    }
+  });
+}
+
+}  // namespace mezzotint::kernel

@@ -1,0 +1,103 @@
+#include "mezzotint/kernel/reduce.h"
+
+#include "mezzotint/kernel/isa_elements.h"
+
+namespace mezzotint::kernel {
+namespace {
+
+/// Magnitudes as integers are ordered like the values, with inf and NaN on top.
+template <class Element>
+[[gnu::noinline]] int32_t max_magnitude(const typename Element::Stored* x, int64_t n) {
+  using Magnitude = typename Element::Magnitude;
+  constexpr auto kMask = static_cast<Magnitude>(sizeof(Magnitude) == 2 ? 0x7FFF : 0x7FFFFFFF);
+  Magnitude top = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto a = static_cast<Magnitude>(static_cast<Magnitude>(x[i]) & kMask);
+    top = a > top ? a : top;
+  }
+  return top;
+}
+
+/// The same over finite elements only; rarely needed.
+template <class Element>
+[[gnu::noinline]] int32_t max_finite_magnitude(const typename Element::Stored* x, int64_t n) {
+  using Magnitude = typename Element::Magnitude;
+  constexpr auto kMask = static_cast<Magnitude>(sizeof(Magnitude) == 2 ? 0x7FFF : 0x7FFFFFFF);
+  Magnitude top = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto a = static_cast<Magnitude>(static_cast<Magnitude>(x[i]) & kMask);
+    const auto finite = static_cast<Magnitude>(a < Element::kInf ? a : 0);
+    top = finite > top ? finite : top;
+  }
+  return top;
+}
+
+/// Largest finite magnitude of n elements; non_finite is only ever set.
+template <class Element>
+int32_t run(const typename Element::Stored* x, int64_t n, bool& non_finite) {
+  const int32_t top = max_magnitude<Element>(x, n);
+  if (top < Element::kInf) return top;
+  non_finite = true;
+  return max_finite_magnitude<Element>(x, n);
+}
+
+template <class Element>
+float value(int32_t magnitude) {
+  return Element::load(static_cast<typename Element::Stored>(magnitude));
+}
+
+template <class Element>
+const typename Element::Stored* row_of(const Source& x, int64_t r) {
+  return static_cast<const typename Element::Stored*>(x.data) + r * x.stride;
+}
+
+}  // namespace
+
+template <>
+Amax amax<kIsa>(const Source& x) {
+  Amax result;
+  with_element(x.dtype, [&]<class Element> {
+    int64_t rows = x.rows, cols = x.cols;
+    flatten(rows, cols, x.stride == cols);
+    int32_t top = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int32_t row = run<Element>(row_of<Element>(x, r), cols, result.non_finite);
+      top = row > top ? row : top;
+    }
+    result.value = value<Element>(top);
+  });
+  return result;
+}
+
+template <>
+bool amax_rows<kIsa>(const Source& x, float* out) {
+  bool non_finite = false;
+  with_element(x.dtype, [&]<class Element> {
+    for (int64_t r = 0; r < x.rows; ++r)
+      out[r] = value<Element>(run<Element>(row_of<Element>(x, r), x.cols, non_finite));
+  });
+  return non_finite;
+}
+
+template <>
+bool amax_blocks<kIsa>(const Source& x, int64_t block_rows, int64_t block_cols, float* out, int64_t out_stride) {
+  bool non_finite = false;
+  with_element(x.dtype, [&]<class Element> {
+    for (int64_t r0 = 0; r0 < x.rows; r0 += block_rows) {
+      const int64_t r1 = smaller(r0 + block_rows, x.rows);
+      float* block = out + r0 / block_rows * out_stride;
+      for (int64_t c0 = 0; c0 < x.cols; c0 += block_cols) {
+        const int64_t n = smaller(block_cols, x.cols - c0);
+        int32_t top = 0;
+        for (int64_t r = r0; r < r1; ++r) {
+          const int32_t row = run<Element>(row_of<Element>(x, r) + c0, n, non_finite);
+          top = row > top ? row : top;
+        }
+        *block++ = value<Element>(top);
+      }
+    }
+  });
+  return non_finite;
+}
+
+}  // namespace mezzotint::kernel
