@@ -13,6 +13,13 @@ if(MEZZOTINT_SANITIZE)
   target_link_options(mezzotint_settings INTERFACE -fsanitize=${MEZZOTINT_SANITIZE})
 endif()
 
+# One file that runs wherever glibc is new enough (tools/dist/check-glibc says which). Whatever is linked later (OpenMP,
+# BLAS) must come as an archive too; the check fails where it does not.
+if(MEZZOTINT_STATIC)
+  set(CMAKE_FIND_LIBRARY_SUFFIXES .a)
+  add_link_options(-static-libstdc++ -static-libgcc)
+endif()
+
 find_program(MEZZOTINT_CCACHE ccache)
 if(MEZZOTINT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${MEZZOTINT_CCACHE})

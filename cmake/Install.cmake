@@ -1,0 +1,24 @@
+# `cmake --install`: the library, its headers and a CMake package; the program where it was built.
+#   find_package(mezzotint 0.1 REQUIRED)
+#   target_link_libraries(app PRIVATE mezzotint::core)
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/mezzotint)
+install(TARGETS mezzotint_core EXPORT mezzotintTargets
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT mezzotintTargets NAMESPACE mezzotint:: DESTINATION ${package_dir})
+# A format's own headers stay private: everything is reached through the table of formats.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/src/mezzotint DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+  FILES_MATCHING PATTERN "*.h" REGEX "/mezzotint/cli" EXCLUDE REGEX "/mezzotint/formats/[^/]+/" EXCLUDE)
+
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/mezzotintConfig.cmake.in
+  ${PROJECT_BINARY_DIR}/mezzotintConfig.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/mezzotintConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/mezzotintConfig.cmake ${PROJECT_BINARY_DIR}/mezzotintConfigVersion.cmake
+  DESTINATION ${package_dir})
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
+if(TARGET mezzotint)
+  install(TARGETS mezzotint RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
