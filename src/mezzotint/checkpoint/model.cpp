@@ -7,9 +7,9 @@
 #include <unordered_map>
 
 #include "mezzotint/base/error.h"
-#include "mezzotint/checkpoint/convert_bytes.h"
 #include "mezzotint/checkpoint/markers_in.h"
 #include "mezzotint/checkpoint/suffixes.h"
+#include "mezzotint/formats/driver.h"
 
 namespace mezzotint::checkpoint {
 
@@ -244,17 +244,15 @@ formats::Parameters Model::parameters(const Layer& layer) const {
   parameters.tensors.resize(layer.layout.tensors.size());
   for (size_t i = 1; i < layer.layout.tensors.size(); ++i) {
     const io::TensorInfo& info = source_.tensors()[layer.parts[i]];
-    const formats::StoredTensor& wanted = layer.layout.tensors[i];
-    if (element_count(info.shape) != element_count(wanted.shape))
-      throw Error({.name = "parameter-shape",
-                   .problem = "a parameter has the wrong number of elements",
-                   .file = source_.files()[info.file].string(),
-                   .tensor = info.name,
-                   .expected = to_string(wanted.shape),
-                   .found = to_string(info.shape),
-                   .advice = "Run `mezzotint verify` on the file."});
-    parameters.tensors[i] =
-        convert_bytes(source_.read_all(layer.parts[i]), info, wanted.dtype, source_.files()[info.file].string());
+    try {
+      parameters.tensors[i] = formats::canonical_parameter(layer.layout.tensors[i], info.dtype, info.shape,
+                                                           source_.read_all(layer.parts[i]));
+    } catch (const Error& error) {
+      ErrorInfo located = error.info();
+      located.file = source_.files()[info.file].string();
+      located.tensor = info.name;
+      throw Error(located);
+    }
   }
   return parameters;
 }

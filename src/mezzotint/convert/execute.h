@@ -13,7 +13,7 @@ struct Progress {
   uint64_t bytes_done = 0;  ///< of the input
   uint64_t bytes_total = 0;
   size_t rows_done = 0, rows_total = 0;
-  std::string_view current;  ///< name of the row that finished last
+  std::string current;  ///< name of the row that finished last
 };
 
 struct ExecuteOptions {
@@ -32,6 +32,9 @@ struct Outcome {
   size_t rows_resumed = 0;            ///< rows that an earlier run had finished
   std::vector<std::string> warnings;  ///< e.g. non-finite values in the source, by layer
 };
+
+/// Threads that `wanted` stands for: itself, or all cores for 0.
+int thread_count(int wanted);
 
 /// Runs a plan: a bounded, parallel, resumable pipeline (read, choose, encode, write). The bytes depend on the plan and
 /// the input alone, not on threads or interruptions.

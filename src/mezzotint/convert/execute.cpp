@@ -1,0 +1,98 @@
+#include "mezzotint/convert/execute.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "mezzotint/base/version.h"
+#include "mezzotint/convert/journal.h"
+#include "mezzotint/convert/pipeline.h"
+#include "mezzotint/convert/recipe.h"
+#include "mezzotint/io/hash.h"
+
+namespace mezzotint::convert {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Everything that decides a byte of the output: two runs with equal fingerprints may share a .partial file.
+uint64_t fingerprint(const Plan& plan, const checkpoint::Model& model) {
+  io::Hash64 hash;
+  hash.add(kVersion).add(model.source().fingerprint()).add(recipe_json(plan.options));
+  for (const auto& file : plan.layout.files) hash.add(file.header);
+  return hash.value();
+}
+
+/// Calls the user's callback at most ~20 times a second.
+class Ticker {
+ public:
+  Ticker(const Pipeline& pipeline, const std::function<void(const Progress&)>& callback)
+      : pipeline_(pipeline), callback_(callback) {}
+  void operator()() {
+    if (!callback_ || seconds_since(last_) < 0.045) return;
+    last_ = Clock::now();
+    callback_(pipeline_.progress());
+  }
+
+ private:
+  const Pipeline& pipeline_;
+  const std::function<void(const Progress&)>& callback_;
+  Clock::time_point last_{};
+};
+
+}  // namespace
+
+int thread_count(int wanted) {
+  if (wanted > 0) return wanted;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+Outcome execute(const Plan& plan, const checkpoint::Model& model, const ExecuteOptions& options) {
+  const auto start = Clock::now();
+  const auto threads = static_cast<size_t>(thread_count(options.threads > 0 ? options.threads : plan.threads));
+  const auto journal_path = Journal::path_for(plan.output);
+  const uint64_t identity = fingerprint(plan, model);
+
+  std::vector<size_t> done;
+  if (options.resume) done = Journal::read(journal_path, identity);
+  const bool resume =
+      !done.empty() && std::all_of(plan.layout.files.begin(), plan.layout.files.end(), [](const auto& file) {
+        return std::filesystem::exists(io::partial_path(file.path));
+      });
+  if (!resume) done.clear();
+
+  io::Writer writer(plan.layout, resume ? io::Writer::Mode::resume : io::Writer::Mode::create, options.overwrite);
+  if (resume) writer.sync();
+  Journal journal(journal_path, identity, done);
+  Pipeline pipeline(plan, model, writer, journal, threads);
+  pipeline.skip(done);
+  // One row more than there are threads: while the last tiles of a row finish, the next one is being read.
+  Scheduler scheduler(
+      threads, threads + 1, [&] { return pipeline.next_job(); }, options.cancel);
+  Ticker ticker(pipeline, options.progress);
+  const bool complete = scheduler.run([&] { ticker(); });
+
+  Outcome outcome;
+  outcome.rows_resumed = done.size();
+  outcome.bytes_in = plan.bytes_in;
+  outcome.bytes_out = plan.bytes_out;
+  outcome.warnings = pipeline.take_warnings();
+  outcome.cancelled = !complete;
+  if (complete) {
+    writer.commit();
+    journal.remove();
+  } else {
+    const size_t recorded = journal.recorded();
+    writer.sync();
+    journal.synced(recorded);
+  }
+  if (options.progress) options.progress(pipeline.progress());
+  outcome.seconds = seconds_since(start);
+  return outcome;
+}
+
+}  // namespace mezzotint::convert

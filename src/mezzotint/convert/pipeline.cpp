@@ -1,0 +1,224 @@
+#include "mezzotint/convert/pipeline.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "mezzotint/formats/driver.h"
+
+namespace mezzotint::convert {
+namespace {
+
+// How much output may wait between two points from which a run can go on after a power failure.
+constexpr uint64_t kSyncBytes = 4ull << 30;
+
+}  // namespace
+
+/// What a row holds while it is encoded.
+struct Pipeline::State {
+  TileShape shape;
+  std::vector<formats::RowRange> tiles;
+  formats::Parameters parameters;         // of the output
+  formats::Parameters source_parameters;  // of a quantized source
+  std::vector<float> stats;
+  formats::ChooseOptions choose;
+  Rounding rounding;
+  uint64_t stored_rows = 0;  // stored rows per expert, padding included
+};
+
+Pipeline::Pipeline(const Plan& plan, const checkpoint::Model& model, io::Writer& writer, Journal& journal,
+                   size_t threads)
+    : plan_(plan),
+      model_(model),
+      writer_(writer),
+      journal_(journal),
+      tile_bytes_(tile_bytes_for(plan.options.max_memory, static_cast<int>(threads))),
+      scratch_(threads),
+      done_(plan.rows.size(), 0) {}
+
+void Pipeline::skip(const std::vector<size_t>& rows) {
+  for (const size_t row : rows) {
+    if (row >= done_.size() || done_[row]) continue;
+    done_[row] = 1;
+    ++rows_done_;
+    bytes_done_ += plan_.rows[row].bytes_in;
+  }
+}
+
+std::unique_ptr<Job> Pipeline::next_job() {
+  for (; next_row_ < plan_.rows.size(); ++next_row_) {
+    if (done_[next_row_]) continue;
+    switch (plan_.rows[next_row_].action) {
+      case Action::drop:
+        row_finished(next_row_);
+        continue;
+      case Action::copy:
+      case Action::keep_codes:
+        return copy_job(next_row_++);
+      case Action::encode:
+      case Action::reencode:
+        return encode_job(next_row_++);
+    }
+  }
+  return nullptr;
+}
+
+std::unique_ptr<Job> Pipeline::copy_job(size_t index) {
+  const PlanRow& row = plan_.rows[index];
+  const uint64_t bytes = model_.source().tensors()[row.source].bytes;
+  auto job = std::make_unique<Job>();
+  Stage& stage = job->stages.emplace_back();
+  stage.tiles = static_cast<size_t>((bytes + tile_bytes_ - 1) / tile_bytes_);
+  stage.run = [this, &row, bytes](size_t tile, size_t worker) {
+    const uint64_t offset = tile * tile_bytes_;
+    copy_tile(row, offset, std::min(tile_bytes_, bytes - offset), scratch_[worker]);
+  };
+  stage.finish = [this, &row, index] {
+    if (row.action == Action::keep_codes) write_parameters(row, model_.parameters(model_.layers()[row.layer]));
+    row_finished(index);
+  };
+  return job;
+}
+
+void Pipeline::copy_tile(const PlanRow& row, uint64_t offset, uint64_t size, Scratch& scratch) {
+  scratch.source.resize(std::max<size_t>(scratch.source.size(), size));
+  model_.source().read(row.source, offset, scratch.source.data(), size);
+  writer_.write(row.output, offset, scratch.source.data(), size);
+  bytes_done_ += size;
+}
+
+std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
+  const PlanRow& row = plan_.rows[index];
+  const formats::Layout& layout = *row.layout;
+  const formats::Format& format = *layout.format;
+  auto state = std::make_shared<State>();
+  state->shape = tile_shape(model_, row, tile_bytes_);
+  state->tiles = formats::row_tiles(layout, state->shape.rows);
+  state->choose.effort = plan_.options.effort;
+  if (plan_.options.rounding == Rounding::Mode::stochastic)
+    state->rounding = Rounding::stochastic(plan_.options.seed, model_.source().tensors()[row.source].name);
+  if (layout.row_bytes > 0 && layout.experts > 0)
+    state->stored_rows = formats::codes_bytes(layout) / static_cast<uint64_t>(layout.row_bytes * layout.experts);
+
+  auto job = std::make_unique<Job>();
+  // Allocated when the row's turn comes, on a worker: next_job() runs under the scheduler's lock.
+  job->stages.push_back({.tiles = 1, .run = [this, &row, state](size_t, size_t) {
+                           state->parameters = formats::new_parameters(*row.layout);
+                           const auto* stats_size = row.layout->format->stats_size;
+                           if (stats_size != nullptr) state->stats.assign(stats_size(*row.layout), 0.0f);
+                           if (row.action == Action::reencode)
+                             state->source_parameters = model_.parameters(model_.layers()[row.layer]);
+                         }});
+  const bool fused = format.passes > 0 && format.finish == nullptr;
+  const auto sweeps = static_cast<uint64_t>(format.passes + (fused ? 0 : 1));
+  const auto advance = [this, &row, sweeps](const formats::Tile& tile) {
+    const uint64_t elements = static_cast<uint64_t>(row.layout->total_rows() * row.layout->cols);
+    if (elements == 0) return;
+    const double share = static_cast<double>(tile.rows * tile.cols) / static_cast<double>(elements);
+    bytes_done_ += static_cast<uint64_t>(share * static_cast<double>(row.bytes_in) / static_cast<double>(sweeps));
+  };
+  for (int pass = 0; pass < format.passes; ++pass) {
+    Stage& stage = job->stages.emplace_back();
+    const bool encodes = fused && pass == format.passes - 1;
+    stage.tiles = state->tiles.size();
+    stage.run = [this, &row, state, pass, encodes, advance](size_t tile, size_t worker) {
+      const formats::Tile values = load_tile(row, *state, tile, scratch_[worker]);
+      row.layout->format->observe(*row.layout, state->choose, pass, values, state->stats.data(), state->parameters);
+      if (encodes) encode_tile(row, *state, values, scratch_[worker]);
+      advance(values);
+    };
+    if (format.finish != nullptr)
+      stage.finish = [&row, state, pass] {
+        row.layout->format->finish(*row.layout, state->choose, pass, state->stats.data(), state->parameters);
+      };
+  }
+  if (!fused)
+    job->stages.push_back(
+        {.tiles = state->tiles.size(), .run = [this, &row, state, advance](size_t tile, size_t worker) {
+           const formats::Tile values = load_tile(row, *state, tile, scratch_[worker]);
+           encode_tile(row, *state, values, scratch_[worker]);
+           advance(values);
+         }});
+  job->stages.push_back({.tiles = 0, .run = {}, .finish = [this, &row, state, index] {
+                           write_parameters(row, state->parameters);
+                           row_finished(index);
+                         }});
+  return job;
+}
+
+formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t index, Scratch& scratch) {
+  const formats::RowRange range = state.tiles[index];
+  const formats::Layout& layout = *row.layout;
+  formats::Tile tile{.row0 = range.row0, .rows = range.rows, .col0 = 0, .cols = layout.cols, .row_stride = layout.cols};
+  if (row.action == Action::reencode) {
+    const checkpoint::Layer& layer = model_.layers()[row.layer];
+    scratch.source.resize(std::max(scratch.source.size(), static_cast<size_t>(range.rows * layer.layout.row_bytes)));
+    scratch.values.resize(std::max(scratch.values.size(), static_cast<size_t>(range.rows * layout.cols)));
+    model_.read_codes(layer, range.row0, range.rows, scratch.source.data());
+    formats::decode_rows(layer.layout, state.source_parameters, range.row0, range.rows, scratch.source.data(),
+                         scratch.values.data());
+    tile.data = scratch.values.data();
+    tile.dtype = DType::f32;
+  } else {
+    const io::TensorInfo& info = model_.source().tensors()[row.source];
+    const uint64_t pitch = static_cast<uint64_t>(layout.cols) * facts(info.dtype).bits / 8;
+    const uint64_t size = static_cast<uint64_t>(range.rows) * pitch;
+    scratch.source.resize(std::max<size_t>(scratch.source.size(), size));
+    model_.source().read(row.source, static_cast<uint64_t>(range.row0) * pitch, scratch.source.data(), size);
+    tile.data = scratch.source.data();
+    tile.dtype = info.dtype;
+  }
+  return formats::prepare_tile(layout, tile, scratch.transformed);
+}
+
+void Pipeline::encode_tile(const PlanRow& row, const State& state, const formats::Tile& tile, Scratch& scratch) {
+  const formats::Layout& layout = *row.layout;
+  const auto size = static_cast<size_t>(tile.rows * layout.row_bytes);
+  scratch.codes.resize(std::max(scratch.codes.size(), size));
+  std::fill_n(scratch.codes.begin(), size, std::byte{0});
+  layout.format->encode(layout, state.parameters, tile, state.rounding, scratch.codes.data());
+  const int64_t expert = layout.rows == 0 ? 0 : tile.row0 / layout.rows;
+  const uint64_t stored_row =
+      static_cast<uint64_t>(expert) * state.stored_rows + static_cast<uint64_t>(tile.row0 - expert * layout.rows);
+  writer_.write(row.output, stored_row * static_cast<uint64_t>(layout.row_bytes), scratch.codes.data(), size);
+}
+
+void Pipeline::write_parameters(const PlanRow& row, const formats::Parameters& parameters) {
+  for (size_t i = 1; i < parameters.tensors.size(); ++i)
+    writer_.write(row.output + i, 0, parameters.tensors[i].data(), parameters.tensors[i].size());
+  if (row.has_marker) writer_.write(row.output + row.layout->tensors.size(), 0, row.marker.data(), row.marker.size());
+}
+
+void Pipeline::row_finished(size_t index) {
+  const PlanRow& row = plan_.rows[index];
+  journal_.row_done(index);
+  {
+    const std::scoped_lock lock(mutex_);
+    ++rows_done_;
+    current_ = row.name;
+  }
+  if (unsynced_.fetch_add(row.bytes_out) + row.bytes_out < kSyncBytes) return;
+  const std::unique_lock lock(sync_mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) return;
+  unsynced_ = 0;
+  const size_t recorded = journal_.recorded();
+  writer_.sync();
+  journal_.synced(recorded);
+}
+
+Progress Pipeline::progress() const {
+  const std::scoped_lock lock(mutex_);
+  Progress now;
+  now.bytes_done = std::min<uint64_t>(bytes_done_.load(), plan_.bytes_in);
+  now.bytes_total = plan_.bytes_in;
+  now.rows_done = rows_done_;
+  now.rows_total = plan_.rows.size();
+  now.current = current_;
+  return now;
+}
+
+std::vector<std::string> Pipeline::take_warnings() {
+  const std::scoped_lock lock(mutex_);
+  return std::move(warnings_);
+}
+
+}  // namespace mezzotint::convert

@@ -1,0 +1,113 @@
+#include "mezzotint/convert/recipe.h"
+
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "mezzotint/base/error.h"
+
+namespace mezzotint::convert {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr int kVersion = 1;
+
+[[noreturn]] void bad(const std::string& problem, const std::string& found) {
+  throw Error({.name = "bad-recipe",
+               .problem = problem,
+               .found = found,
+               .advice = "Write one with `mezzotint plan --save-recipe FILE`."});
+}
+
+// Every option once: its name in the file, how to write it if it differs from the default, how to read it.
+struct Field {
+  const char* name;
+  std::function<void(const ConvertOptions&, ordered_json&)> write;
+  std::function<void(ConvertOptions&, const json&)> read;
+};
+
+template <class T>
+Field field(const char* name, T ConvertOptions::*member) {
+  return {name,
+          [=](const ConvertOptions& options, ordered_json& out) {
+            if (options.*member != ConvertOptions{}.*member) out[name] = options.*member;
+          },
+          [=](ConvertOptions& options, const json& value) { options.*member = value.get<T>(); }};
+}
+
+const std::vector<Field>& fields() {
+  static const std::vector<Field> list = {
+      {"to", [](const ConvertOptions& options, ordered_json& out) { out["to"] = options.to; },
+       [](ConvertOptions& options, const json& value) { options.to = value.get<std::string>(); }},
+      field("fallback", &ConvertOptions::fallback),
+      {"preset", [](const ConvertOptions& options, ordered_json& out) { out["preset"] = options.preset; },
+       [](ConvertOptions& options, const json& value) { options.preset = value.get<std::string>(); }},
+      field("component", &ConvertOptions::component),
+      field("include", &ConvertOptions::include),
+      field("exclude", &ConvertOptions::exclude),
+      field("drop", &ConvertOptions::drop),
+      {"layer_config",
+       [](const ConvertOptions& options, ordered_json& out) {
+         if (!options.layer_config.empty()) out["layer_config"] = ordered_json::parse(options.layer_config);
+       },
+       [](ConvertOptions& options, const json& value) { options.layer_config = value.dump(); }},
+      field("layer_config_fullmatch", &ConvertOptions::layer_config_fullmatch),
+      field("full_precision_matrix_mult", &ConvertOptions::full_precision_matrix_mult),
+      {"rounding",
+       [](const ConvertOptions& options, ordered_json& out) {
+         if (options.rounding == Rounding::Mode::stochastic) out["rounding"] = "stochastic";
+       },
+       [](ConvertOptions& options, const json& value) {
+         const auto text = value.get<std::string>();
+         if (text != "stochastic" && text != "nearest") bad("unknown rounding", text);
+         options.rounding = text == "stochastic" ? Rounding::Mode::stochastic : Rounding::Mode::nearest_even;
+       }},
+      field("seed", &ConvertOptions::seed),
+      field("effort", &ConvertOptions::effort),
+  };
+  return list;
+}
+
+}  // namespace
+
+std::string recipe_json(const ConvertOptions& options) {
+  ordered_json out;
+  out["version"] = kVersion;
+  for (const Field& entry : fields()) entry.write(options, out);
+  return out.dump();
+}
+
+ConvertOptions recipe_from_json(const std::string& text) {
+  // Parsed in order: a layer config's entries keep their order.
+  const auto root = ordered_json::parse(text, nullptr, false);
+  if (!root.is_object()) bad("a recipe is a JSON object", root.is_discarded() ? "text that is not JSON" : text);
+  if (!root.contains("version") || root["version"] != kVersion)
+    bad("unknown version of a recipe", root.contains("version") ? root["version"].dump() : "none");
+  ConvertOptions options;
+  for (const auto& [key, value] : root.items()) {
+    if (key == "version") continue;
+    const Field* found = nullptr;
+    for (const Field& entry : fields())
+      if (key == entry.name) found = &entry;
+    if (found == nullptr) bad("unknown field in a recipe", key);
+    try {
+      if (key == "layer_config")
+        options.layer_config = value.dump();
+      else
+        found->read(options, json(value));
+    } catch (const json::exception&) {
+      bad("wrong type of a field in a recipe", key + " = " + value.dump());
+    }
+  }
+  return options;
+}
+
+std::optional<std::string> recipe_of(const io::Metadata& metadata) {
+  for (const auto& [key, value] : metadata)
+    if (key == kRecipeKey) return value;
+  return std::nullopt;
+}
+
+}  // namespace mezzotint::convert

@@ -1,0 +1,55 @@
+#include "mezzotint/convert/tiles.h"
+
+#include <algorithm>
+
+#include "mezzotint/formats/driver.h"
+
+namespace mezzotint::convert {
+
+TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_t tile_bytes) {
+  TileShape shape;
+  const auto& info = model.source().tensors()[row.source];
+  if (row.action == Action::drop) return shape;
+  if (row.action == Action::copy || row.action == Action::keep_codes) {
+    shape.source_bytes = std::min(tile_bytes, info.bytes);
+    return shape;
+  }
+  const formats::Layout& layout = *row.layout;
+  const auto cols = static_cast<uint64_t>(layout.cols);
+  const bool decodes = row.action == Action::reencode;
+  const DType source = decodes ? DType::f32 : info.dtype;
+  shape.rows = formats::rows_per_tile(layout, source, static_cast<int64_t>(tile_bytes));
+  const auto rows = static_cast<uint64_t>(std::min(shape.rows, layout.total_rows()));
+  const uint64_t values = rows * cols * sizeof(float);
+  if (decodes)
+    shape.source_bytes = rows * static_cast<uint64_t>(model.layers()[row.layer].layout.row_bytes);
+  else
+    shape.source_bytes = rows * cols * facts(info.dtype).bits / 8;
+  shape.value_bytes = (decodes ? values : 0) + (layout.transformed ? values : 0);
+  shape.code_bytes = rows * static_cast<uint64_t>(layout.row_bytes);
+  return shape;
+}
+
+uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row) {
+  const auto parameter_bytes = [](const formats::Layout& layout) {
+    uint64_t bytes = 0;
+    for (size_t i = 1; i < layout.tensors.size(); ++i) bytes += formats::tensor_bytes(layout.tensors[i]);
+    return bytes;
+  };
+  uint64_t bytes = 0;
+  if (row.layout) {
+    bytes += parameter_bytes(*row.layout);
+    const auto* stats = row.layout->format->stats_size;
+    if (stats != nullptr) bytes += stats(*row.layout) * sizeof(float);
+  }
+  if (row.action == Action::reencode) bytes += parameter_bytes(model.layers()[row.layer].layout);
+  return bytes;
+}
+
+uint64_t tile_bytes_for(uint64_t max_memory, int threads) {
+  // A tile's own buffers are at most six times its source bytes (fp8 source: 1 + 4 decoded + 1 stored).
+  const uint64_t share = max_memory / (static_cast<uint64_t>(std::max(threads, 1)) * 6);
+  return std::clamp<uint64_t>(share, 4096, kTileBytes);
+}
+
+}  // namespace mezzotint::convert
