@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Compare Mezzotint with other people's programs (make test-peers).
+#
+#   COMFYUI_DIR=DIR  checkout of ComfyUI at the commit named in
+#                    peerlib/comfy_env.py (required)
+#   MEZZOTINT=FILE   the binary under test (default build/bin/mezzotint)
+#   ALLOW_SKIP=1     skip, rather than fail, what needs a missing peer
+#   PEERS_TORCH=SPEC another requirement for torch, e.g. torch==2.13.0 where
+#                    only a CUDA build can be had (the tests use the CPU)
+#   PEERS_SCRATCH=DIR where large files go (default build/peers-data)
+#
+# Arguments go to pytest: run.sh -k kitchen, run.sh --producer=reference.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+venv=$root/build/peers-venv
+torch_spec=${PEERS_TORCH:-torch==2.13.0+cpu}
+stamp=$venv/.installed
+want=$( (echo "$torch_spec"; cat "$here/requirements.txt") | sha256sum | cut -d' ' -f1)
+
+missing() {
+  echo "test-peers: $1" >&2
+  if [[ "${ALLOW_SKIP:-0}" == 1 ]]; then
+    echo "test-peers: skipped (ALLOW_SKIP=1)" >&2
+    exit 0
+  fi
+  echo "test-peers: set ALLOW_SKIP=1 to skip what needs a missing peer" >&2
+  exit 1
+}
+
+install_peers() {
+  mkdir -p "$root/build"
+  [[ -x $venv/bin/python ]] || python3 -m venv "$venv" || return 1
+  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+  # torch first and alone; the constraint then stops any later upgrade.
+  "${pip[@]}" "$torch_spec" || {
+    echo "test-peers: pip found no $torch_spec. Point pip at PyTorch's CPU" >&2
+    echo "wheels (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS), or set" >&2
+    echo "PEERS_TORCH=torch==2.13.0 to accept the default build." >&2
+    return 1
+  }
+  echo "$torch_spec" > "$venv/.constraint"
+  "${pip[@]}" -c "$venv/.constraint" -r "$here/requirements.txt" || return 1
+  echo "$want" > "$stamp"
+}
+
+if [[ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ]]; then
+  install_peers || missing "could not install the pinned peers"
+fi
+
+export MEZZOTINT=${MEZZOTINT:-$root/build/bin/mezzotint}
+export PEERS_SCRATCH=${PEERS_SCRATCH:-$root/build/peers-data}
+mkdir -p "$PEERS_SCRATCH"
+exec "$venv/bin/python" -m pytest -p no:cacheprovider -ra "$here" "$@"
