@@ -34,15 +34,19 @@ void dump(const nlohmann::ordered_json& value, std::string& out) {
 
 }  // namespace
 
+std::string json_text(const nlohmann::ordered_json& value) {
+  std::string text;
+  dump(value, text);
+  return text;
+}
+
 std::string marker_text(const formats::Layout& layout, bool full_precision_matrix_mult) {
   assert(layout.format != nullptr && layout.format->quantized);
   nlohmann::ordered_json object;
   object["format"] = layout.format->name;
   if (layout.format->marker != nullptr) layout.format->marker(layout, object);
   if (full_precision_matrix_mult) object["full_precision_matrix_mult"] = true;
-  std::string text;
-  dump(object, text);
-  return text;
+  return json_text(object);
 }
 
 std::string header_text(std::span<const std::pair<std::string, std::string>> layers) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <utility>
@@ -10,6 +11,9 @@ namespace mezzotint::checkpoint {
 
 inline constexpr std::string_view kMarkerSuffix = "comfy_quant";
 inline constexpr std::string_view kHeaderKey = "_quantization_metadata";
+
+/// A JSON value with the separators of Python's json.dumps (", " and ": ").
+std::string json_text(const nlohmann::ordered_json& value);
 
 /// JSON text of `<layer>.comfy_quant`, e.g. {"format": "int8_tensorwise", "per_row": true}: the same separators as the
 /// Python writers, so that files compare equal.
