@@ -10,7 +10,9 @@ install(TARGETS mezzotint_core EXPORT mezzotintTargets
 install(EXPORT mezzotintTargets NAMESPACE mezzotint:: DESTINATION ${package_dir})
 # A format's own headers stay private: everything is reached through the table of formats.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/src/mezzotint DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-  FILES_MATCHING PATTERN "*.h" REGEX "/mezzotint/cli" EXCLUDE REGEX "/mezzotint/formats/[^/]+/" EXCLUDE)
+  FILES_MATCHING PATTERN "*.h" REGEX "/src/mezzotint/cli/" EXCLUDE REGEX "/src/mezzotint/formats/[^/]+/" EXCLUDE)
+install(DIRECTORY ${PROJECT_BINARY_DIR}/generated/mezzotint DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+  FILES_MATCHING PATTERN "*.h")
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/mezzotintConfig.cmake.in
   ${PROJECT_BINARY_DIR}/mezzotintConfig.cmake INSTALL_DESTINATION ${package_dir})

@@ -67,6 +67,8 @@ class RuleTest(unittest.TestCase):
         self.assert_caught("format-names", bad, "enum class Kind { none, toy8 };\n", "knows the format toy8")
         self.assert_caught("format-names", bad, "switch (k) {\n  case toy8: break;\n}\n", ":2: knows the format toy8")
         self.assert_caught("format-names", "bench/b.cpp", 'run("toy8");\n', "knows the format toy8")
+        self.assert_caught("format-names", bad, "auto& f = format_toy8;\n", "knows the format toy8")
+        self.assert_caught("format-names", "src/mezzotint/formats/common/c.h", 'auto n = "toy8";\n', "knows the format toy8")
         excused = 'auto n = "toy8";  // names a format: the legacy marker stands for it\n'
         self.assertEqual(self.check("format-names", {bad: excused}), [])
         self.assert_caught("format-names", bad, 'auto n = "toy8";  // names a format:\n', "knows the format toy8")

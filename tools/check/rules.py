@@ -111,15 +111,17 @@ def strip_comments(text):
     return pattern.sub(blank, text)
 
 
+def format_folders(tree):
+    return {name.rsplit("/", 1)[0] + "/" for name in tree.files if re.fullmatch(r"src/mezzotint/formats/[^/]+/format\.cpp", name)}
+
+
 def quantized_format_names(tree):
     names = set()
-    for name in tree.files:
-        if not re.fullmatch(r"src/mezzotint/formats/[^/]+/format\.cpp", name):
-            continue
-        text = strip_comments(tree.text(name))
+    for folder in format_folders(tree):
+        text = strip_comments(tree.text(folder + "format.cpp"))
         if re.search(r"\.quantized\s*=\s*false", text):
             continue  # plain dtypes share their names with the number formats of base/
-        names.update(FORMAT_NAME.findall(text) or [name.split("/")[3]])
+        names.update(FORMAT_NAME.findall(text) or [folder.split("/")[3]])
     return names
 
 
@@ -129,9 +131,12 @@ def rule_format_names(tree, _options):
     if not names:
         yield "no format found under src/mezzotint/formats/*/format.cpp"
         return
-    word = re.compile(r"(?<![A-Za-z0-9_])(" + "|".join(sorted(map(re.escape, names), key=len, reverse=True)) + r")(?![A-Za-z0-9_])")
+    # Also as the generated table spells them, format_NAME.
+    word = re.compile(r"(?<![A-Za-z0-9_])(?:format_)?(" + "|".join(sorted(map(re.escape, names), key=len, reverse=True)) +
+                      r")(?![A-Za-z0-9_])")
+    folders = tuple(format_folders(tree))
     for name in tree.select(CPP, "src/") + tree.select(CPP, "bench/") + tree.select(CPP, "fuzz/"):
-        if re.match(r"src/mezzotint/formats/[^/]+/", name) or NAMING_DATA.match(name):
+        if name.startswith(folders) or NAMING_DATA.match(name):
             continue
         text = tree.text(name)
         lines = text.split("\n")
