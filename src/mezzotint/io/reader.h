@@ -3,37 +3,31 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "mezzotint/io/header.h"
 #include "mezzotint/io/tensor_info.h"
 
 /// Reading checkpoints. Nothing is ever mapped or kept resident: headers are parsed once, data is read by pread.
 namespace mezzotint::io {
 
-/// Upper limit of a header, as in the reference implementation (safetensors 0.8.0).
-inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-
-/// A parsed and fully checked safetensors header.
-struct Header {
-  std::vector<TensorInfo> tensors;  ///< in the order of their data
-  Metadata metadata;
-  uint64_t data_start = 0;  ///< file offset of the data buffer
-  uint64_t file_bytes = 0;
-};
-
-/// Parses and checks the header text of a file of `file_bytes` bytes whose JSON is `json` (the bytes after the 8-byte
-/// length). Every way a header can lie has its own Error name (docs/cli.md lists them); `file` is used in messages
-/// only.
-Header parse_header(std::span<const char> json, uint64_t file_bytes, const std::string& file);
-
 /// A set of tensors to read: one file or a sharded set. Cheap to copy; safe to read from several threads.
 class Source {
  public:
-  /// Opens a .safetensors file, a *.index.json, or a folder (diffusers or Hugging Face layout: an index, else the
-  /// single safetensors file or the shards in it). Throws Error naming every missing shard.
+  /// Opens
+  ///   - a .safetensors file (any name; the content decides),
+  ///   - a *.index.json with the shards beside it,
+  ///   - a folder: its *.index.json, else its only .safetensors file, else its complete set
+  ///     NAME-0000i-of-0000N.safetensors; of a diffusers folder the only transformer* or unet* in it; of a Hugging Face
+  ///     cache folder (models--ORG--NAME) the snapshot that refs/main names, or the only one.
+  ///
+  /// Throws Error: those of all_header_errors(); "file-not-found", "not-a-file", "open-failed", "read-failed";
+  /// "empty-file", "git-lfs-pointer", "html-page", "gguf-file", "pytorch-file", "json-file", "archive-file" for files
+  /// that are something else; "nothing-to-read" and "ambiguous-folder" (lists the choices) for folders; "bad-index",
+  /// "shards-missing" (lists all of them), "index-tensor-missing" (in the index, not in its shard),
+  /// "tensor-in-two-shards" for sharded sets. Tensors that a shard has beyond the index are read like the others.
   static Source open(const std::filesystem::path& path);
 
   /// In file order, then in the order of their data.
@@ -46,8 +40,8 @@ class Source {
   const std::vector<std::filesystem::path>& files() const;
   uint64_t total_bytes() const;  ///< sum of the files' sizes
 
-  /// Reads `size` bytes at `offset` inside the tensor's data. Throws Error "read-failed" or "file-changed" (shorter
-  /// than when it was opened).
+  /// Reads `size` bytes at `offset` inside the tensor's data (an assert checks the range). Throws Error "read-failed"
+  /// or "file-changed" (shorter than when it was opened).
   void read(size_t tensor, uint64_t offset, void* into, size_t size) const;
   std::vector<std::byte> read_all(size_t tensor) const;
 
@@ -56,6 +50,7 @@ class Source {
 
  private:
   struct State;
+  explicit Source(std::shared_ptr<const State> state);
   std::shared_ptr<const State> state_;
 };
 
