@@ -71,6 +71,9 @@ class RuleTest(unittest.TestCase):
         self.assert_caught("format-names", "src/mezzotint/formats/common/c.h", 'auto n = "toy8";\n', "knows the format toy8")
         excused = 'auto n = "toy8";  // names a format: the legacy marker stands for it\n'
         self.assertEqual(self.check("format-names", {bad: excused}), [])
+        above = '// names a format: the legacy marker stands for it\nauto n = "toy8";\n'
+        self.assertEqual(self.check("format-names", {bad: above}), [])
+        self.assert_caught("format-names", bad, above + 'auto m = "toy8";\n', ":3: knows the format toy8")
         self.assert_caught("format-names", bad, 'auto n = "toy8";  // names a format:\n', "knows the format toy8")
         self.assertEqual(self.check("format-names", {bad: 'auto n = "toy8x";\n'}), [])
 

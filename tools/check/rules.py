@@ -142,8 +142,8 @@ def rule_format_names(tree, _options):
         lines = text.split("\n")
         for match in word.finditer(strip_comments(text)):
             number = line_of(text, match.start())
-            if not EXCUSE.search(lines[number - 1]):
-                yield (f"{name}:{number}: knows the format {match.group(1)}; ask the table, or say why on the line with "
+            if not any(EXCUSE.search(line) for line in lines[max(number - 2, 0):number]):
+                yield (f"{name}:{number}: knows the format {match.group(1)}; ask the table, or say why on the line or above it with "
                        "'// names a format: REASON'")
 
 
