@@ -1,3 +1,5 @@
+include(Formats)
+
 # A room is a folder of src/mezzotint; its sources are globbed so that adding a file edits no list.
 function(mezzotint_room name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
@@ -12,6 +14,9 @@ function(mezzotint_room name)
     Threads::Threads)
   if(isa_sources)
     mezzotint_isa_sources(mezzotint_${name} ${isa_sources})
+  endif()
+  if(name STREQUAL "formats")
+    mezzotint_format_table()
   endif()
   set_property(GLOBAL APPEND PROPERTY MEZZOTINT_ROOMS ${name})
 endfunction()

@@ -51,9 +51,13 @@ void decode_rows(const Layout& layout, const Parameters& parameters, int64_t row
 
 /// Bytes of a parameter as the layout wants them, from bytes that a file stores with another dtype or shape: float
 /// types are converted (BF16, F16 and F64 to F32, ...), one-byte types are taken as they are, shapes only need the same
-/// number of elements. Throws Error "parameter-mismatch" where that is impossible.
+/// number of elements, and a single element is repeated. Throws Error "parameter-mismatch" where that is impossible.
 std::vector<std::byte> canonical_parameter(const StoredTensor& wanted, DType dtype, const Shape& shape,
                                            std::vector<std::byte> bytes);
+
+/// Looks for parameter values that no sound file holds: inf or NaN in any of them, then what Format::verify knows.
+/// Appends one sentence each.
+void check_parameters(const Layout& layout, const Parameters& parameters, std::vector<std::string>& problems);
 
 // --- a whole weight in memory -------------------------------------------------------------------------------------
 
@@ -64,8 +68,9 @@ struct Quantized {
 };
 
 /// All passes of observe and finish over the weight. `whole` covers all rows and columns. The result does not depend on
-/// `threads` (0 = all cores).
-Parameters choose_parameters(const Layout& layout, const Tile& whole, const ChooseOptions& choose, int threads);
+/// `threads` (0 = all cores). `non_finite`, if given, tells whether the weight holds an inf or NaN.
+Parameters choose_parameters(const Layout& layout, const Tile& whole, const ChooseOptions& choose, int threads,
+                             bool* non_finite = nullptr);
 
 /// Codes of the whole weight with given parameters.
 std::vector<std::byte> encode(const Layout& layout, const Parameters& parameters, const Tile& whole,

@@ -155,8 +155,8 @@ struct Format {
   ChoosePlan (*choose_plan)(const Layout& layout, const ChooseOptions& choose) = nullptr;
   /// Looks at whole rows of one tile (after the transform). Tiles of one pass may come in any order and from several
   /// threads at once, and never share a granule of rows; what a call writes must depend on its rows only. Null where
-  /// choose_plan is null.
-  void (*observe)(const Layout& layout, const ChooseOptions& choose, int pass, const Tile& tile, float* stats,
+  /// choose_plan is null. Returns whether an inf or NaN was seen: these take no part in the choice.
+  bool (*observe)(const Layout& layout, const ChooseOptions& choose, int pass, const Tile& tile, float* stats,
                   Parameters& parameters) = nullptr;
   /// Reduces statistics after pass `pass` saw every row; not called after a fused last pass. Null where never needed.
   void (*finish)(const Layout& layout, const ChooseOptions& choose, int pass, float* stats,
@@ -164,9 +164,9 @@ struct Format {
 
   // --- codes ------------------------------------------------------------------------------------------------------
   /// Encodes the tile (after the transform) with the given parameters, which need not come from `observe`: values out
-  /// of range saturate. `codes` points at the stored row of `tile.row0` (Layout::stored_row) and rows are
-  /// `layout.row_bytes` apart. The buffer was zero-filled once; any range of columns may come alone and changes the
-  /// bits of its own columns only.
+  /// of range saturate (plain dtypes: become inf). `codes` points at the stored row of `tile.row0` (Layout::stored_row)
+  /// and rows are `layout.row_bytes` apart. The buffer was zero-filled once; any range of columns may come alone and
+  /// changes the bits of its own columns only.
   void (*encode)(const Layout& layout, const Parameters& parameters, const Tile& tile, const Rounding& rounding,
                  std::byte* codes);
   /// The exact inverse map code -> float32 of the same rectangle (before the inverse transform); `codes` as above,
@@ -203,7 +203,7 @@ std::span<const Format* const> all_formats();
 struct Selection {
   const Format* format = nullptr;
   Options options;            ///< complete
-  std::string label() const;  ///< shortest text that selects the same again
+  std::string label() const;  ///< text that selects the same again: the name and what differs from the defaults
 };
 Selection select_format(std::string_view text);
 /// Fills options that are not given with the format's defaults; throws on unknown names or values.

@@ -1,0 +1,33 @@
+#include "mezzotint/formats/common/fp8_tensor.h"
+
+namespace mezzotint::formats {
+
+extern const Format format_float8_e5m2;
+
+namespace {
+using Codec = Fp8Tensor<DType::f8_e5m2>;
+constexpr Alias kAliases[] = {{"fp8_e5m2", ""}};
+}  // namespace
+
+const Format format_float8_e5m2{
+    .name = "float8_e5m2",
+    .summary = "8-bit floats (2-bit mantissa, up to 57344), one scale per weight",
+    .aliases = kAliases,
+    .support = {.comfyui = true,
+                .loaders = "ComfyUI (layers and embeddings)",
+                .fast_on = "no GPU; ComfyUI dequantizes it"},
+    .describe = [](const LayerFacts& facts,
+                   const Options& options) { return Codec::describe(format_float8_e5m2, facts, options); },
+    .choose_plan = Codec::choose_plan,
+    .observe = Codec::observe,
+    .finish = Codec::finish,
+    .encode = Codec::encode,
+    .decode = Codec::decode,
+    .error_bound = Codec::error_bound,
+    .scale_by_power_of_two = Codec::scale_by_power_of_two,
+    .companions = kFp8Companions,
+    .recognise = [](const StoredLayer& layer) { return Codec::recognise(format_float8_e5m2, layer); },
+    .verify = Codec::verify,
+};
+
+}  // namespace mezzotint::formats

@@ -1,0 +1,87 @@
+#include "mezzotint/formats/int8_tensorwise/recognise.h"
+
+#include "mezzotint/formats/common/pieces.h"
+
+namespace mezzotint::formats::int8_tensorwise {
+namespace {
+
+enum class Form : uint8_t { none, tensor, row };
+
+struct Scaling {
+  Form form = Form::none;
+  std::string problem;  ///< of the shape, where ComfyUI would trip over it
+};
+
+/// Which of the two scalings a scale of this shape means. One-element scales of one-row weights could be either; the
+/// marker's per_row tells.
+Scaling scaling_of(const Shape& weight, const TensorFacts& scale, bool per_row) {
+  const Shape& shape = scale.shape;
+  const bool bank = weight.size() == 3;
+  const uint64_t count = element_count(shape).value_or(0);
+  const uint64_t rows = static_cast<uint64_t>(bank ? weight[0] * weight[1] : weight[0]);
+  if (shape == per_row_shape(weight)) return {Form::row, ""};
+  if (shape.empty() || shape == per_matrix_shape(weight)) return {Form::tensor, ""};
+  // From here on loaders trip: [1] becomes per-row when a LoRA is applied, [N] cannot be dequantized (or comes out
+  // wrong where N == K).
+  if (count == 1)
+    return {rows == 1 && per_row ? Form::row : Form::tensor,
+            tell(scale) + "; ComfyUI takes a single scale only as []."};
+  const bool flat = bank ? shape == Shape{weight[0], weight[1]} : shape == Shape{weight[0]};
+  if (flat)
+    return {Form::row,
+            tell(scale) + "; ComfyUI dequantizes scales per row only as " + to_string(per_row_shape(weight)) + "."};
+  return {};
+}
+
+}  // namespace
+
+Recognition recognise(const StoredLayer& layer) {
+  const TensorFacts& weight = layer.tensors[0];
+  const TensorFacts* scale = layer.find("weight_scale");
+  const bool own_label = layer.label == "int8_tensorwise";
+  // convert_to_quant's legacy converter writes int8_blockwise over scales per tensor and per row; int8_axiswise is
+  // another name for scales per row.
+  const bool family = layer.label == "int8_blockwise" || layer.label == "int8_axiswise";
+  if (!own_label && !family && !layer.label.empty()) return {};
+  if (!own_label && (weight.dtype != DType::i8 || scale == nullptr)) return {};
+
+  const LayerKind kind = weight.shape.size() == 3 ? LayerKind::expert_bank : LayerKind::linear;
+  const auto broken = [&](std::string problem) -> Recognition {
+    if (!own_label) return {};
+    return {Fit::broken, {}, {std::move(problem)}};
+  };
+  if (const std::string refusal = refuse_shape({weight.shape, kind}); !refusal.empty())
+    return broken(tell(weight) + ", which cannot hold int8_tensorwise: " + refusal + ".");
+  if (weight.dtype != DType::i8 && weight.dtype != DType::u8)
+    return broken(tell(weight) + ", but int8_tensorwise stores I8.");
+  if (marker_flag(layer, "convrot", false))
+    return broken("The marker says that the weight is rotated (convrot), which this version cannot undo.");
+  if (layer.find("hadamard_quip") != nullptr || layer.find("sign_row") != nullptr)
+    return broken("The weight is stored transformed (QuIP), which no loader of int8_tensorwise undoes.");
+  if (scale == nullptr) return broken("weight_scale is missing; the codes mean nothing without it.");
+
+  const bool per_row = marker_flag(layer, "per_row", layer.label == "int8_axiswise");
+  Scaling scaling = is_scale_dtype(scale->dtype) ? scaling_of(weight.shape, *scale, per_row) : Scaling{};
+  if (scaling.form == Form::none)
+    return broken(tell(*scale) + ", but int8_tensorwise has one scale, F32 " +
+                  to_string(per_matrix_shape(weight.shape)) + ", or one per row, F32 " +
+                  to_string(per_row_shape(weight.shape)) + ".");
+
+  Options options;
+  options.set(kScaling, scaling.form == Form::row ? "row" : "tensor");
+  Recognition recognition{own_label             ? Fit::labelled
+                          : layer.label.empty() ? Fit::unlabelled
+                                                : Fit::mislabelled,
+                          *describe({weight.shape, kind}, options).layout,
+                          {}};
+  if (recognition.fit == Fit::mislabelled)
+    recognition.problems.push_back("The marker says " + std::string(layer.label) +
+                                   ", but the scale is that of int8_tensorwise.");
+  if (!scaling.problem.empty()) recognition.problems.push_back(std::move(scaling.problem));
+  if (weight.dtype == DType::u8)
+    recognition.problems.push_back(tell(weight) + "; the codes are signed and belong in I8.");
+  if (scale->dtype == DType::f64) recognition.problems.push_back(tell(*scale) + "; loaders expect F32.");
+  return recognition;
+}
+
+}  // namespace mezzotint::formats::int8_tensorwise
