@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/markers_in.h"
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/formats/driver.h"
@@ -20,29 +21,12 @@ std::string_view name(Dialect dialect) {
 
 namespace {
 
-// Best first: a sound layer of its own name, then sound bytes under a wrong name, then bytes that explain themselves.
-int rank(formats::Fit fit) {
-  switch (fit) {
-    case formats::Fit::labelled:
-      return 4;
-    case formats::Fit::mislabelled:
-      return 3;
-    case formats::Fit::unlabelled:
-      return 2;
-    case formats::Fit::broken:
-      return 1;
-    case formats::Fit::none:
-      return 0;
-  }
-  return 0;
-}
-
 formats::Recognition recognise(const formats::StoredLayer& stored) {
   formats::Recognition best;
   for (const formats::Format* format : formats::all_formats()) {
     if (!format->quantized) continue;
     formats::Recognition candidate = format->recognise(stored);
-    if (rank(candidate.fit) > rank(best.fit)) best = std::move(candidate);
+    if (candidate.fit > best.fit) best = std::move(candidate);
   }
   return best;
 }
@@ -107,19 +91,24 @@ class ModelBuilder {
     stored.label = label;
 
     formats::Recognition found = recognise(stored);
-    if (found.fit == formats::Fit::none) return unknown(layer, weight, label, marker);
+    if (found.fit == formats::Fit::none || found.layout.format == nullptr)
+      return unknown(layer, weight, label, marker, found.problems);
     add_layer(layer, weight, std::move(found), label, marker);
   }
 
   using MarkerIterator = std::map<std::string, LayerMarker, std::less<>>::const_iterator;
 
-  void unknown(std::string_view layer, size_t weight, const std::string& label, MarkerIterator marker) {
+  void unknown(std::string_view layer, size_t weight, const std::string& label, MarkerIterator marker,
+               const std::vector<std::string>& problems) {
     if (label.empty()) return;  // scales beside a float weight: orphans
-    model_.findings_.push_back(
-        {Severity::error, "unknown-format", std::string(layer),
-         fmt::format("The marker says '{}', which this program does not know or the {} weight of shape {} cannot be.",
-                     label, mezzotint::name(tensors_[weight].dtype), to_string(tensors_[weight].shape)),
-         false});
+    for (const auto& problem : problems)
+      model_.findings_.push_back({Severity::error, "broken-layer", std::string(layer), problem, false});
+    if (problems.empty())
+      model_.findings_.push_back(
+          {Severity::error, "unknown-format", std::string(layer),
+           fmt::format("The marker says '{}', which this program does not know or a {} weight of shape {} cannot be.",
+                       label, mezzotint::name(tensors_[weight].dtype), to_string(tensors_[weight].shape)),
+           false});
     model_.foreign_layers_.emplace_back(layer, marker->second.object.dump());
     for (const Sibling& sibling : groups_.at(layer)) foreign_.emplace(sibling.tensor, true);
   }
@@ -259,7 +248,8 @@ formats::Parameters Model::parameters(const Layer& layer) const {
 
 void Model::read_codes(const Layer& layer, int64_t row0, int64_t rows, std::byte* into) const {
   const auto pitch = static_cast<uint64_t>(layer.layout.row_bytes);
-  source_.read(layer.parts[0], static_cast<uint64_t>(row0) * pitch, into, static_cast<uint64_t>(rows) * pitch);
+  source_.read(layer.parts[0], static_cast<uint64_t>(layer.layout.stored_row(row0)) * pitch, into,
+               static_cast<uint64_t>(rows) * pitch);
 }
 
 }  // namespace mezzotint::checkpoint

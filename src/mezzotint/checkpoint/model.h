@@ -69,7 +69,7 @@ class Model {
 
   /// Parameters of a layer, converted to the canonical dtypes and shapes. [0] (codes) is empty.
   formats::Parameters parameters(const Layer& layer) const;
-  /// Reads `rows` stored rows of codes from row `row0`.
+  /// Reads the stored codes of `rows` rows from row `row0` (all of one expert).
   void read_codes(const Layer& layer, int64_t row0, int64_t rows, std::byte* into) const;
 
  private:

@@ -1,7 +1,6 @@
 #include "mezzotint/convert/pipeline.h"
 
 #include <algorithm>
-#include <cassert>
 
 #include "mezzotint/formats/driver.h"
 
@@ -21,8 +20,9 @@ struct Pipeline::State {
   formats::Parameters source_parameters;  // of a quantized source
   std::vector<float> stats;
   formats::ChooseOptions choose;
+  formats::ChoosePlan plan{.passes = 0};
   Rounding rounding;
-  uint64_t stored_rows = 0;  // stored rows per expert, padding included
+  std::atomic<bool> non_finite{false};
 };
 
 Pipeline::Pipeline(const Plan& plan, const checkpoint::Model& model, io::Writer& writer, Journal& journal,
@@ -96,37 +96,37 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   state->choose.effort = plan_.options.effort;
   if (plan_.options.rounding == Rounding::Mode::stochastic)
     state->rounding = Rounding::stochastic(plan_.options.seed, model_.source().tensors()[row.source].name);
-  if (layout.row_bytes > 0 && layout.experts > 0)
-    state->stored_rows = formats::codes_bytes(layout) / static_cast<uint64_t>(layout.row_bytes * layout.experts);
+  if (format.choose_plan != nullptr) state->plan = format.choose_plan(layout, state->choose);
 
   auto job = std::make_unique<Job>();
   // Allocated when the row's turn comes, on a worker: next_job() runs under the scheduler's lock.
   job->stages.push_back({.tiles = 1, .run = [this, &row, state](size_t, size_t) {
                            state->parameters = formats::new_parameters(*row.layout);
-                           const auto* stats_size = row.layout->format->stats_size;
-                           if (stats_size != nullptr) state->stats.assign(stats_size(*row.layout), 0.0f);
+                           state->stats.assign(state->plan.stats, 0.0f);
                            if (row.action == Action::reencode)
                              state->source_parameters = model_.parameters(model_.layers()[row.layer]);
                          }});
-  const bool fused = format.passes > 0 && format.finish == nullptr;
-  const auto sweeps = static_cast<uint64_t>(format.passes + (fused ? 0 : 1));
+  const int passes = state->plan.passes;
+  const bool fused = passes > 0 && state->plan.fused;
+  const auto sweeps = static_cast<uint64_t>(passes + (fused ? 0 : 1));
   const auto advance = [this, &row, sweeps](const formats::Tile& tile) {
     const uint64_t elements = static_cast<uint64_t>(row.layout->total_rows() * row.layout->cols);
     if (elements == 0) return;
     const double share = static_cast<double>(tile.rows * tile.cols) / static_cast<double>(elements);
     bytes_done_ += static_cast<uint64_t>(share * static_cast<double>(row.bytes_in) / static_cast<double>(sweeps));
   };
-  for (int pass = 0; pass < format.passes; ++pass) {
+  for (int pass = 0; pass < passes; ++pass) {
     Stage& stage = job->stages.emplace_back();
-    const bool encodes = fused && pass == format.passes - 1;
+    const bool encodes = fused && pass == passes - 1;
     stage.tiles = state->tiles.size();
     stage.run = [this, &row, state, pass, encodes, advance](size_t tile, size_t worker) {
       const formats::Tile values = load_tile(row, *state, tile, scratch_[worker]);
-      row.layout->format->observe(*row.layout, state->choose, pass, values, state->stats.data(), state->parameters);
+      if (row.layout->format->observe(*row.layout, state->choose, pass, values, state->stats.data(), state->parameters))
+        state->non_finite = true;
       if (encodes) encode_tile(row, *state, values, scratch_[worker]);
       advance(values);
     };
-    if (format.finish != nullptr)
+    if (format.finish != nullptr && !encodes)
       stage.finish = [&row, state, pass] {
         row.layout->format->finish(*row.layout, state->choose, pass, state->stats.data(), state->parameters);
       };
@@ -140,6 +140,7 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
          }});
   job->stages.push_back({.tiles = 0, .run = {}, .finish = [this, &row, state, index] {
                            write_parameters(row, state->parameters);
+                           if (state->non_finite) warn(row.name + ": the source holds values that are not finite");
                            row_finished(index);
                          }});
   return job;
@@ -176,9 +177,7 @@ void Pipeline::encode_tile(const PlanRow& row, const State& state, const formats
   scratch.codes.resize(std::max(scratch.codes.size(), size));
   std::fill_n(scratch.codes.begin(), size, std::byte{0});
   layout.format->encode(layout, state.parameters, tile, state.rounding, scratch.codes.data());
-  const int64_t expert = layout.rows == 0 ? 0 : tile.row0 / layout.rows;
-  const uint64_t stored_row =
-      static_cast<uint64_t>(expert) * state.stored_rows + static_cast<uint64_t>(tile.row0 - expert * layout.rows);
+  const auto stored_row = static_cast<uint64_t>(layout.stored_row(tile.row0));
   writer_.write(row.output, stored_row * static_cast<uint64_t>(layout.row_bytes), scratch.codes.data(), size);
 }
 
@@ -214,6 +213,11 @@ Progress Pipeline::progress() const {
   now.rows_total = plan_.rows.size();
   now.current = current_;
   return now;
+}
+
+void Pipeline::warn(std::string text) {
+  const std::scoped_lock lock(mutex_);
+  warnings_.push_back(std::move(text));
 }
 
 std::vector<std::string> Pipeline::take_warnings() {

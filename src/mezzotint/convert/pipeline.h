@@ -40,6 +40,7 @@ class Pipeline {
   void encode_tile(const PlanRow& row, const State& state, const formats::Tile& tile, Scratch& scratch);
   void write_parameters(const PlanRow& row, const formats::Parameters& parameters);
   void row_finished(size_t row);
+  void warn(std::string text);
 
   const Plan& plan_;
   const checkpoint::Model& model_;

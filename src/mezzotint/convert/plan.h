@@ -28,6 +28,7 @@ struct PlanRow {
   std::string from;                        ///< format label or dtype
   std::string to;                          ///< format label or dtype; "" when dropped
   std::string reason;                      ///< why, one clause
+  Shape shape;         ///< logical shape of the weight or tensor
   size_t source = 0;                       ///< source tensor: the weight (or the tensor itself)
   size_t layer = checkpoint::Model::npos;  ///< source layer, if it is quantized
   std::optional<formats::Layout> layout;   ///< of the output, for keep_codes, encode and reencode

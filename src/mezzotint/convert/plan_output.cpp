@@ -1,0 +1,99 @@
+#include "mezzotint/convert/plan_output.h"
+
+#include <algorithm>
+
+#include "mezzotint/base/version.h"
+#include "mezzotint/checkpoint/marker.h"
+#include "mezzotint/convert/recipe.h"
+#include "mezzotint/convert/tiles.h"
+#include "mezzotint/formats/driver.h"
+
+namespace mezzotint::convert {
+namespace {
+
+constexpr std::string_view kVersionKey = "mezzotint_version";
+
+// Rates behind the time estimate: a plain disk, neither the best nor the worst. `doctor` measures the one at hand.
+constexpr double kReadBytesPerSecond = 1e9;
+constexpr double kWriteBytesPerSecond = 5e8;
+
+// What the program holds besides its buffers: code, header, thread stacks.
+constexpr uint64_t kFixedBytes = 16 << 20;
+
+void add_spec(Plan& plan, PlanRow& row, std::string name, DType dtype, Shape shape) {
+  row.bytes_out += byte_count(dtype, shape).value_or(0);
+  plan.specs.push_back({std::move(name), dtype, std::move(shape)});
+}
+
+io::Metadata output_metadata(const Plan& plan, const checkpoint::Model& model,
+                             const std::vector<std::pair<std::string, std::string>>& layers) {
+  io::Metadata metadata;
+  for (const auto& [key, value] : model.source().metadata())
+    if (key != checkpoint::kHeaderKey && key != kRecipeKey && key != kVersionKey) metadata.emplace_back(key, value);
+  if (!layers.empty()) metadata.emplace_back(checkpoint::kHeaderKey, checkpoint::header_text(layers));
+  metadata.emplace_back(kRecipeKey, recipe_json(plan.options));
+  metadata.emplace_back(kVersionKey, kVersion);
+  return metadata;
+}
+
+}  // namespace
+
+void lay_out_output(Plan& plan, const checkpoint::Model& model,
+                    const std::vector<std::pair<std::string, std::string>>& carried) {
+  std::vector<std::pair<std::string, std::string>> layers = carried;
+  const auto& tensors = model.source().tensors();
+  for (PlanRow& row : plan.rows) {
+    plan.bytes_in += row.bytes_in;
+    if (row.action == Action::drop) continue;
+    row.output = plan.specs.size();
+    if (row.action == Action::copy) {
+      add_spec(plan, row, tensors[row.source].name, tensors[row.source].dtype, tensors[row.source].shape);
+    } else {
+      const std::string& weight = tensors[row.source].name;
+      const std::string layer = weight.substr(0, weight.rfind('.') == std::string::npos ? 0 : weight.rfind('.'));
+      for (size_t i = 0; i < row.layout->tensors.size(); ++i) {
+        const auto& stored = row.layout->tensors[i];
+        add_spec(plan, row, i == 0 ? weight : layer + "." + stored.suffix, stored.dtype, stored.shape);
+      }
+      row.has_marker = row.layout->format->quantized;
+      if (row.has_marker) {
+        add_spec(plan, row, layer + "." + std::string(checkpoint::kMarkerSuffix), DType::u8,
+                 {static_cast<int64_t>(row.marker.size())});
+        layers.emplace_back(layer, row.marker);
+      }
+    }
+    plan.bytes_out += row.bytes_out;
+  }
+  plan.layout = io::plan_output(
+      plan.output, plan.specs,
+      {.metadata = output_metadata(plan, model, layers), .max_shard_bytes = plan.options.max_shard_bytes});
+}
+
+void estimate(Plan& plan, const checkpoint::Model& model) {
+  uint64_t tile = 0, state = 0;
+  const uint64_t tile_bytes = tile_bytes_for(plan.options.max_memory, plan.threads);
+  for (const PlanRow& row : plan.rows) {
+    if (row.action == Action::drop) continue;
+    tile = std::max(tile, tile_shape(model, row, tile_bytes).total());
+    state = std::max(state, state_bytes(model, row, plan.options.effort));
+  }
+  const auto threads = static_cast<uint64_t>(plan.threads);
+  plan.peak_memory = kFixedBytes + threads * tile + (threads + 1) * state;
+
+  uint64_t stored = 0, elements = 0;
+  for (const PlanRow& row : plan.rows) {
+    const auto& info = model.source().tensors()[row.source];
+    const Shape& shape = row.layout ? row.layout->shape : info.shape;
+    if (row.action == Action::drop || shape.size() < 2) continue;
+    const uint64_t count = element_count(shape).value_or(0);
+    const bool quantized = row.layout && row.layout->format->quantized;
+    (quantized ? plan.quantized_weights : plan.kept_weights) += count;
+    elements += count;
+    stored += row.bytes_out;
+  }
+  plan.bits_per_weight = elements == 0 ? 0 : 8.0 * static_cast<double>(stored) / static_cast<double>(elements);
+  plan.seconds_estimate = std::max(static_cast<double>(plan.bytes_in) / kReadBytesPerSecond,
+                                   static_cast<double>(plan.layout.total_bytes) / kWriteBytesPerSecond);
+}
+
+}  // namespace mezzotint::convert
