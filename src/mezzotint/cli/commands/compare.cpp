@@ -1,0 +1,114 @@
+#include "mezzotint/convert/compare.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "mezzotint/cli/context.h"
+#include "mezzotint/cli/model_options.h"
+#include "mezzotint/cli/progress.h"
+#include "mezzotint/cli/table.h"
+
+namespace mezzotint::cli {
+namespace {
+
+struct Arguments {
+  std::string a, b;
+  size_t top = 10;
+  int threads = 0;
+  bool json = false, quiet = false;
+};
+
+// JSON has no infinity: an exact layer has no SQNR.
+nlohmann::ordered_json number(double value) {
+  return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+}
+
+void print_json(const convert::Comparison& result) {
+  auto layers = nlohmann::ordered_json::array();
+  for (const auto& layer : result.layers)
+    layers.push_back({{"name", layer.name},
+                      {"from", layer.from},
+                      {"to", layer.to},
+                      {"elements", layer.elements},
+                      {"relative_error", number(layer.relative_error)},
+                      {"sqnr_db", number(layer.sqnr_db)},
+                      {"max_error", number(layer.max_error)},
+                      {"cosine", number(layer.cosine)},
+                      {"non_finite", layer.non_finite}});
+  const nlohmann::ordered_json root{{"relative_error", number(result.relative_error)},
+                                    {"mean_relative_error", number(result.mean_relative_error)},
+                                    {"worst_sqnr_db", number(result.worst_sqnr_db)},
+                                    {"identical_tensors", result.identical_tensors},
+                                    {"only_in_a", result.only_in_a},
+                                    {"only_in_b", result.only_in_b},
+                                    {"shape_differs", result.shape_differs},
+                                    {"layers", std::move(layers)}};
+  fmt::print("{}\n", root.dump(2));
+}
+
+std::string decibels(double value) {
+  return std::isinf(value) && value > 0 ? "exact" : fmt::format("{:.2f}", value);
+}
+
+void print_names(const char* heading, const std::vector<std::string>& names, size_t top) {
+  if (names.empty()) return;
+  fmt::print("{}: {}\n", heading, names.size());
+  for (size_t i = 0; i < std::min(top, names.size()); ++i) fmt::print("  {}\n", names[i]);
+  if (names.size() > top) fmt::print("  ... {} more\n", names.size() - top);
+}
+
+void print_text(const convert::Comparison& result, size_t top) {
+  Table table({"LAYER", "A", "B", ">REL. ERROR %", ">SQNR dB", ">MAX ERROR", ">COSINE", ">NOT FINITE"});
+  for (size_t i = 0; i < std::min(top, result.layers.size()); ++i) {
+    const auto& layer = result.layers[i];
+    table.add({layer.name, layer.from, layer.to, fmt::format("{:.4f}", 100 * layer.relative_error),
+               decibels(layer.sqnr_db), fmt::format("{:.4g}", layer.max_error), fmt::format("{:.7f}", layer.cosine),
+               layer.non_finite == 0 ? "-" : fmt::format("{}", layer.non_finite)});
+  }
+  if (!result.layers.empty()) fmt::print("{}", table.to_text());
+  if (result.layers.size() > top) fmt::print("... {} more (--top N shows them)\n", result.layers.size() - top);
+  print_names("Only in A", result.only_in_a, top);
+  print_names("Only in B", result.only_in_b, top);
+  print_names("Shapes differ", result.shape_differs, top);
+  fmt::print(
+      "{} layers differ: relative error {:.4f} % in all, {:.4f} % on average, worst SQNR {} dB; {} tensors are "
+      "identical.\n",
+      result.layers.size(), 100 * result.relative_error, 100 * result.mean_relative_error,
+      decibels(result.worst_sqnr_db), result.identical_tensors);
+}
+
+int run_compare(const Arguments& arguments) {
+  const auto a = checkpoint::Model::open(arguments.a);
+  const auto b = checkpoint::Model::open(arguments.b);
+  convert::Comparison result;
+  {
+    ProgressDisplay progress("comparing", arguments.quiet);
+    result = convert::compare(a, b, arguments.threads,
+                              [&](uint64_t done, uint64_t total) { progress.update(done, total, {}); });
+  }
+  if (arguments.json)
+    print_json(result);
+  else
+    print_text(result, arguments.top);
+  return kDone;
+}
+
+}  // namespace
+
+void add_compare(CLI::App& app, Context& context) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* sub = app.add_subcommand("compare", "Measure how far the weights of B are from those of A, layer by layer");
+  sub->add_option("a", arguments->a, "The original: file, index or folder")->required()->type_name("A");
+  sub->add_option("b", arguments->b, "The other one")->required()->type_name("B");
+  sub->add_option("--top", arguments->top, "Layers to print, worst first. Default: 10")->type_name("N");
+  sub->add_option("-j,--threads", arguments->threads, "Threads. Default: all cores")
+      ->type_name("N")
+      ->check(CLI::Range(1, 4096));
+  add_json_option(*sub, arguments->json);
+  sub->add_flag("-q,--quiet", arguments->quiet, "No progress");
+  sub->callback([arguments, &context] { context.action = [arguments] { return run_compare(*arguments); }; });
+}
+
+}  // namespace mezzotint::cli

@@ -1,0 +1,145 @@
+#include "mezzotint/cli/conversion_options.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "mezzotint/base/error.h"
+#include "mezzotint/cli/size_text.h"
+#include "mezzotint/convert/recipe.h"
+#include "mezzotint/io/reader.h"
+
+namespace mezzotint::cli {
+namespace {
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (!file.good() && !file.eof())
+    throw Error({.name = "file-not-found", .problem = "the file cannot be read", .file = path});
+  return text;
+}
+
+convert::ConvertOptions read_recipe(const std::string& path) {
+  if (!path.ends_with(".safetensors") && !path.ends_with(".index.json"))
+    return convert::recipe_from_json(read_text(path));
+  const io::Source source = io::Source::open(path);
+  const auto recipe = convert::recipe_of(source.metadata());
+  if (!recipe)
+    throw Error(
+        {.name = "no-recipe",
+         .problem = "the file's header holds no recipe",
+         .file = path,
+         .advice = "Only files written by this program have one; `mezzotint plan --save-recipe` writes a file."});
+  return convert::recipe_from_json(*recipe);
+}
+
+}  // namespace
+
+uint64_t streaming_mode_memory(const std::string& name) {
+  constexpr std::pair<std::string_view, uint64_t> modes[] = {{"off", 8ull << 30},
+                                                             {"minimal", 4ull << 30},
+                                                             {"balanced", 1ull << 30},
+                                                             {"aggressive", 256ull << 20},
+                                                             {"auto", 1ull << 30}};
+  for (const auto& [mode, bytes] : modes)
+    if (mode == name) return bytes;
+  throw UsageError(
+      fmt::format("--streaming-mode has no mode '{}'. It is off, minimal, balanced, aggressive or auto.", name));
+}
+
+void add_conversion_options(CLI::App& app, ConversionArguments& a) {
+  const auto group = [](CLI::Option* option, const char* name) { return option->group(name); };
+  const char* what = "What to convert";
+  group(app.add_option("-t,--to", a.to,
+                       "Format to write: a name or alias of `mezzotint formats`, with options after a "
+                       "colon (int8_blockwise:block_size=64). Default: float8_e4m3fn"),
+        what)
+      ->type_name("FORMAT");
+  group(app.add_option("--fallback", a.fallback,
+                       "Format for layers that --to cannot take or that a rule keeps. "
+                       "Default: they stay as they are"),
+        what)
+      ->type_name("FORMAT");
+  group(app.add_option("--preset", a.preset,
+                       "Architecture rules: auto (recognise it), none, or a name of "
+                       "`mezzotint presets`. Default: auto"),
+        what)
+      ->type_name("NAME");
+  group(app.add_option("--component", a.component,
+                       "Part of an all-in-one checkpoint to quantize, or all. Default: the "
+                       "diffusion model"),
+        what)
+      ->type_name("NAME");
+  group(
+      add_repeated(&app, "--include", a.include, "Quantize layers that match, although a rule keeps them (repeatable)"),
+      what)
+      ->type_name("REGEX");
+  group(add_repeated(&app, "--exclude", a.exclude, "Keep layers that match as they are (repeatable)"), what)
+      ->type_name("REGEX");
+  group(add_repeated(&app, "--drop", a.drop, "Leave tensors that match out of the output (repeatable)"), what)
+      ->type_name("REGEX");
+  group(app.add_option("--layer-config", a.layer_config,
+                       "JSON file with a format for every layer; "
+                       "`mezzotint plan --template` writes one to edit"),
+        what)
+      ->type_name("FILE");
+  group(app.add_flag("--fullmatch", a.fullmatch, "Patterns of --layer-config must match the whole layer name"), what);
+  group(app.add_option("--recipe", a.recipe,
+                       "Take the options from a recipe file or from a converted file's header; "
+                       "options given here win"),
+        what)
+      ->type_name("FILE");
+  const char* how = "How";
+  group(app.add_flag("--full-precision-matrix-mult", a.full_precision_matrix_mult,
+                     "Mark layers so that the runtime multiplies in full precision"),
+        how);
+  group(app.add_option("--rounding", a.rounding, "nearest (default) or stochastic"), how)->type_name("MODE");
+  group(app.add_option("--seed", a.seed, "Seed of stochastic rounding. Default: 0"), how)->type_name("N");
+  group(app.add_option("--max-memory", a.max_memory, "Bound of the buffers. Default: 1GiB"), how)->type_name("SIZE");
+  group(app.add_option("--max-shard-size", a.max_shard_size,
+                       "Split the output into files of at most this size and an "
+                       "index"),
+        how)
+      ->type_name("SIZE");
+  group(
+      app.add_option("--streaming-mode", a.streaming_mode,
+                     "Old names for --max-memory: off 8GiB, minimal 4GiB, balanced 1GiB, aggressive 256MiB, auto 1GiB"),
+      how)
+      ->type_name("NAME");
+  group(app.add_option("-j,--threads", a.threads, "Threads. Default: all cores"), how)
+      ->type_name("N")
+      ->check(CLI::Range(1, 4096));
+}
+
+convert::ConvertOptions read_options(const ConversionArguments& a) {
+  convert::ConvertOptions options;
+  if (!a.recipe.empty()) options = read_recipe(a.recipe);
+  if (a.to) options.to = *a.to;
+  if (a.fallback) options.fallback = *a.fallback;
+  if (a.preset) options.preset = *a.preset;
+  if (a.component) options.component = *a.component;
+  if (!a.include.empty()) options.include = a.include;
+  if (!a.exclude.empty()) options.exclude = a.exclude;
+  if (!a.drop.empty()) options.drop = a.drop;
+  if (!a.layer_config.empty()) options.layer_config = read_text(a.layer_config);
+  if (a.fullmatch) options.layer_config_fullmatch = true;
+  if (a.full_precision_matrix_mult) options.full_precision_matrix_mult = true;
+  if (a.rounding) {
+    if (*a.rounding != "nearest" && *a.rounding != "stochastic")
+      throw UsageError(fmt::format("--rounding has no mode '{}'. It is nearest or stochastic.", *a.rounding));
+    options.rounding = *a.rounding == "stochastic" ? Rounding::Mode::stochastic : Rounding::Mode::nearest_even;
+  }
+  if (a.seed) options.seed = *a.seed;
+  if (a.max_memory && a.streaming_mode)
+    throw UsageError("--max-memory and --streaming-mode say the same thing; give one of them.");
+  if (a.max_memory) options.max_memory = parse_size(*a.max_memory);
+  if (a.streaming_mode) options.max_memory = streaming_mode_memory(*a.streaming_mode);
+  if (a.max_shard_size) options.max_shard_bytes = parse_size(*a.max_shard_size);
+  formats::select_format(options.to);
+  if (!options.fallback.empty()) formats::select_format(options.fallback);
+  return options;
+}
+
+}  // namespace mezzotint::cli

@@ -1,0 +1,31 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mezzotint/cli/context.h"
+#include "mezzotint/convert/options.h"
+
+namespace mezzotint::cli {
+
+/// The options that decide what a conversion does: `convert` and `plan` have the same ones.
+struct ConversionArguments {
+  std::optional<std::string> to, fallback, preset, component, rounding, max_memory, max_shard_size, streaming_mode;
+  std::vector<std::string> include, exclude, drop;
+  std::string layer_config, recipe;
+  bool fullmatch = false, full_precision_matrix_mult = false;
+  std::optional<uint64_t> seed;
+  int threads = 0;
+};
+
+void add_conversion_options(CLI::App& app, ConversionArguments& arguments);
+
+/// Reads the files they name. Options on the command line win over those of --recipe.
+convert::ConvertOptions read_options(const ConversionArguments& arguments);
+
+/// The old names of --streaming-mode and the bound that each of them means.
+uint64_t streaming_mode_memory(const std::string& name);
+
+}  // namespace mezzotint::cli

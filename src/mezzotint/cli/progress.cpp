@@ -1,0 +1,67 @@
+#include "mezzotint/cli/progress.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "mezzotint/cli/size_text.h"
+#include "mezzotint/cli/terminal.h"
+
+namespace mezzotint::cli {
+namespace {
+
+constexpr auto kBarInterval = std::chrono::milliseconds(100);
+constexpr auto kLineInterval = std::chrono::seconds(5);
+constexpr int kBarWidth = 24;
+
+}  // namespace
+
+ProgressDisplay::ProgressDisplay(std::string_view verb, bool quiet)
+    : verb_(verb), quiet_(quiet), terminal_(is_terminal(stderr)), start_(Clock::now()), last_(start_) {}
+
+ProgressDisplay::~ProgressDisplay() {
+  clear();
+}
+
+void ProgressDisplay::update(uint64_t bytes_done, uint64_t bytes_total, std::string_view current) {
+  if (quiet_) return;
+  const auto now = Clock::now();
+  if (!started_) {
+    started_ = true;
+    start_ = now;
+    first_ = bytes_done;
+  }
+  if (now - last_ < (terminal_ ? Clock::duration(kBarInterval) : Clock::duration(kLineInterval))) return;
+  last_ = now;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const double rate = seconds > 0 ? static_cast<double>(bytes_done - first_) / seconds : 0;
+  const double fraction = bytes_total > 0 ? static_cast<double>(bytes_done) / static_cast<double>(bytes_total) : 1;
+  const std::string left =
+      rate > 0 ? duration_text(static_cast<double>(bytes_total - std::min(bytes_done, bytes_total)) / rate) : "?";
+  const std::string numbers = fmt::format("{:3.0f}% {} of {}, {:.0f} MB/s, {} left", 100 * fraction,
+                                          size_text(bytes_done), size_text(bytes_total), rate / 1e6, left);
+  if (terminal_)
+    draw_bar(numbers, fraction, current);
+  else
+    fmt::print(stderr, "{}: {}\n", verb_, numbers);
+}
+
+void ProgressDisplay::draw_bar(const std::string& numbers, double fraction, std::string_view current) {
+  const int full = std::clamp(static_cast<int>(fraction * kBarWidth), 0, kBarWidth);
+  std::string line = fmt::format("{} [{:=<{}}{: <{}}] {}  {}", verb_, "", full, "", kBarWidth - full, numbers, current);
+  const auto width = static_cast<size_t>(std::max(terminal_width() - 1, 1));
+  if (line.size() > width) line.resize(width);
+  fmt::print(stderr, "\r{}\033[K", line);
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+void ProgressDisplay::clear() {
+  if (!drawn_) return;
+  fmt::print(stderr, "\r\033[K");
+  std::fflush(stderr);
+  drawn_ = false;
+}
+
+}  // namespace mezzotint::cli
