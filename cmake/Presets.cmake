@@ -1,6 +1,5 @@
 # One file, one preset: convert/presets/NAME.cpp defines `extern const Preset preset_NAME`; the table of all of them is
-# written
-# from the file names, so that adding a preset edits no list.
+# written from the file names, so that adding a preset edits no list.
 function(mezzotint_presets target)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/convert/presets/*.cpp)
   list(SORT sources)
