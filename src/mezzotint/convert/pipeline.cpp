@@ -93,7 +93,7 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   auto state = std::make_shared<State>();
   state->shape = tile_shape(model_, row, tile_bytes_);
   state->tiles = formats::row_tiles(layout, state->shape.rows);
-  state->choose.effort = plan_.options.effort;
+  state->choose.effort = row.effort;
   if (plan_.options.rounding == Rounding::Mode::stochastic)
     state->rounding = Rounding::stochastic(plan_.options.seed, model_.source().tensors()[row.source].name);
   if (format.choose_plan != nullptr) state->plan = format.choose_plan(layout, state->choose);

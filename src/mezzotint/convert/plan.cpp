@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <memory>
+#include <unordered_set>
 
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/convert/components.h"
@@ -48,24 +51,90 @@ class Planner {
 
   void run() {
     choose_component();
+    for (const checkpoint::Finding& finding : model_.findings())
+      if (finding.code == "orphan-scale" && finding.severity == checkpoint::Severity::note)
+        placeholders_.insert(finding.subject);
     for (const std::string& pattern : plan_.options.drop) drop_.emplace_back(pattern);
     for (size_t i = 0; i < tensors_.size(); ++i) consider(i);
     describe_whole();
   }
 
  private:
+  /// What the rules make of one weight.
+  struct RuleDecision {
+    std::optional<Selection> selection;  // nothing = keep
+    std::optional<Selection> fallback;   // for shapes that `selection` cannot take
+    bool full_precision_matrix_mult = false;
+    int effort = 0;
+    std::string reason;
+  };
+
+  /// A component that is converted: its architecture and the rules that follow.
+  struct Part {
+    Detection detection;
+    LayerRules rules;
+  };
+
+  void read_layer_config() {
+    if (plan_.options.layer_config.empty()) return;
+    std::vector<std::string> names;
+    for (const io::TensorInfo& info : tensors_)
+      if (info.name.ends_with(kWeight)) names.push_back(layer_name(info.name));
+    layer_config_ = LayerConfig::parse(plan_.options.layer_config, names, plan_.options.layer_config_fullmatch);
+    for (const std::string& key : layer_config_->unused(names))
+      plan_.warnings.push_back(fmt::format("The layer config's '{}' matches no layer.", key));
+  }
+
+  Part make_part(const Component& component) const {
+    const ConvertOptions& options = plan_.options;
+    const bool automatic = options.preset == "auto" || options.preset == "none";
+    Detection found = automatic ? detect(tensors_, component.prefix)
+                                : detect_as(select_preset(options.preset), tensors_, component.prefix);
+    RuleOptions rules{.preset = options.preset == "none" ? nullptr : found.preset,
+                      .prefix = found.prefix,
+                      .include = options.include,
+                      .exclude = options.exclude};
+    rules.layer_config = layer_config_;
+    return {std::move(found), LayerRules(std::move(rules))};
+  }
+
+  RuleDecision decide(const Part& part, const std::string& tensor, const Shape& shape, bool is_float) const {
+    const LayerDecision rule = part.rules.decide(tensor, shape, is_float);
+    RuleDecision decision;
+    decision.reason = rule.reason;
+    decision.full_precision_matrix_mult =
+        rule.full_precision_matrix_mult.value_or(plan_.options.full_precision_matrix_mult);
+    decision.effort = rule.simple.value_or(false) ? 0 : plan_.options.effort;
+    const bool asked_for = rule.by == DecidedBy::layer_config || rule.by == DecidedBy::exclude;
+    if (!to_.format->quantized && !asked_for) {
+      // A plain dtype is for the whole model: what the rules protect is quality, which a cast hardly touches.
+      if (is_float && shape.size() >= 2) decision.selection = to_;
+      decision.reason = decision.selection ? "cast" : shape.size() < 2 ? "1-D" : "not a float tensor";
+    } else if (rule.quantize) {
+      decision.selection = rule.selection ? rule.selection : to_;
+      decision.fallback = fallback_;
+    } else if (fallback_ && (rule.by == DecidedBy::preset || rule.by == DecidedBy::exclude)) {
+      decision.selection = fallback_;
+      decision.reason = "fallback: " + rule.reason;
+    }
+    return decision;
+  }
+
   void choose_component() {
+    to_ = formats::select_format(plan_.options.to);
+    if (!plan_.options.fallback.empty()) fallback_ = formats::select_format(plan_.options.fallback);
+    read_layer_config();
     components_ = find_components(tensors_);
     selected_.assign(components_.size(), false);
     for (const size_t index : select_components(components_, plan_.options.component)) selected_[index] = true;
-    for (size_t i = 0; i < components_.size(); ++i)
-      rules_.push_back(selected_[i] ? std::make_unique<LayerRules>(plan_.options, tensors_, components_[i].prefix)
-                                    : nullptr);
     for (size_t i = 0; i < components_.size(); ++i) {
+      parts_.push_back(selected_[i] ? std::make_unique<Part>(make_part(components_[i])) : nullptr);
       if (!selected_[i]) continue;
-      const Detection& found = rules_[i]->detection();
-      plan_.preset += (plan_.preset.empty() ? "" : ", ") + std::string(found.preset->name);
-      plan_.preset_reason += (plan_.preset_reason.empty() ? "" : " ") + found.reason;
+      const Detection& found = parts_[i]->detection;
+      const bool unused = plan_.options.preset == "none";
+      plan_.preset += (plan_.preset.empty() ? "" : ", ") + std::string(unused ? "none" : found.preset->name);
+      plan_.preset_reason += (plan_.preset_reason.empty() ? "" : " ") +
+                             (unused ? "No architecture's rules were used, as asked." : found.reason);
       plan_.component += (plan_.component.empty() ? "" : ", ") + components_[i].name;
     }
   }
@@ -111,7 +180,8 @@ class Planner {
     if (model_.role(tensor) == Role::file_marker)
       return add_drop(tensor, "marker of the whole file; every layer gets its own");
     if (model_.role(tensor) == Role::orphan) {
-      if (is_legacy_placeholder(tensor)) return add_drop(tensor, "placeholder scale of a layer that is not quantized");
+      if (placeholders_.contains(info.name))
+        return add_drop(tensor, "placeholder scale of a layer that is not quantized");
       if (info.name.ends_with(checkpoint::kMarkerSuffix)) return add_drop(tensor, "marker without a quantized weight");
       return add_copy(tensor, "a scale that belongs to no layer");
     }
@@ -123,12 +193,6 @@ class Planner {
     }
     if (layer != Model::npos) return consider_layer(tensor, layer);
     consider_float(tensor);
-  }
-
-  bool is_legacy_placeholder(size_t tensor) const {
-    return std::any_of(model_.findings().begin(), model_.findings().end(), [&](const checkpoint::Finding& finding) {
-      return finding.subject == tensors_[tensor].name && finding.severity == checkpoint::Severity::note;
-    });
   }
 
   void drop_with_parts(size_t tensor) {
@@ -147,15 +211,16 @@ class Planner {
              fmt::format("activation scale of {}, not of {}", layer.layout.format->name, wanted.selection.label()));
   }
 
-  struct LayerDecision {
+  struct QuantizedDecision {
     std::optional<Layout> layout;  // re-encode to this; nothing = keep the codes
     Selection selection;
     bool full_precision_matrix_mult = false;
+    int effort = 0;
     std::string reason;
   };
 
-  LayerDecision wanted_for_layer(const Layer& layer) const {
-    LayerDecision decision;
+  QuantizedDecision wanted_for_layer(const Layer& layer) const {
+    QuantizedDecision decision;
     decision.full_precision_matrix_mult = layer.full_precision_matrix_mult;
     const std::string& weight = tensors_[layer.parts[0]].name;
     const size_t component = component_of(components_, weight);
@@ -164,8 +229,9 @@ class Planner {
       return decision;
     }
     const Shape& shape = layer.layout.shape;
-    const RuleDecision rule = rules_[component]->decide(weight, shape, true);
+    const RuleDecision rule = decide(*parts_[component], weight, shape, true);
     decision.full_precision_matrix_mult |= rule.full_precision_matrix_mult;
+    decision.effort = rule.effort;
     if (!rule.selection) {
       decision.reason = rule.reason;
       return decision;
@@ -191,7 +257,7 @@ class Planner {
 
   void consider_layer(size_t tensor, size_t index) {
     const Layer& layer = model_.layers()[index];
-    LayerDecision decision = wanted_for_layer(layer);
+    QuantizedDecision decision = wanted_for_layer(layer);
     PlanRow row = start_row(tensor);
     row.name = layer.name;
     row.layer = index;
@@ -199,6 +265,7 @@ class Planner {
     row.from = label(layer.layout);
     for (size_t i = 1; i < layer.parts.size(); ++i) row.bytes_in += tensors_[layer.parts[i]].bytes;
     row.reason = decision.reason;
+    row.effort = decision.effort;
     if (decision.layout && fits_memory(row, *decision.layout)) {
       row.action = Action::reencode;
       row.layout = std::move(decision.layout);
@@ -217,10 +284,11 @@ class Planner {
     const io::TensorInfo& info = tensors_[tensor];
     const size_t component = component_of(components_, info.name);
     if (!selected_[component]) return add_copy(tensor, "other component");
-    const RuleDecision rule = rules_[component]->decide(info.name, info.shape, is_float_source(info.dtype));
+    const RuleDecision rule = decide(*parts_[component], info.name, info.shape, is_float_source(info.dtype));
     if (!rule.selection) return add_copy(tensor, rule.reason);
 
     PlanRow row = start_row(tensor);
+    row.effort = rule.effort;
     std::string reason = rule.reason;
     std::string refusal;
     std::optional<Layout> layout = describe(info.name, info.shape, *rule.selection, refusal);
@@ -277,7 +345,7 @@ class Planner {
           broken_));
     if (lossy_) plan_.notes.push_back("The source is already quantized: its rounding errors stay in the result.");
     for (size_t i = 0; i < components_.size(); ++i)
-      if (selected_[i] && !rules_[i]->detection().known() && plan_.options.preset == "auto")
+      if (selected_[i] && !parts_[i]->detection.known() && plan_.options.preset == "auto")
         plan_.notes.push_back(
             "Unknown architecture: only the rules that hold for every model were used. `--preset NAME` chooses one.");
     for (const auto& [format, support] : not_loadable_)
@@ -290,8 +358,12 @@ class Planner {
   const std::vector<io::TensorInfo>& tensors_;
   std::vector<Component> components_;
   std::vector<bool> selected_;
-  std::vector<std::unique_ptr<LayerRules>> rules_;  // by component; null where not selected
+  std::vector<std::unique_ptr<Part>> parts_;  // by component; null where not selected
+  Selection to_;
+  std::optional<Selection> fallback_;
+  std::optional<LayerConfig> layer_config_;
   std::vector<Regex> drop_;
+  std::unordered_set<std::string> placeholders_;  // dummy scales of legacy files
   std::vector<size_t> dropped_layers_;
   std::map<std::string_view, const formats::Support*> not_loadable_;
   size_t broken_ = 0;

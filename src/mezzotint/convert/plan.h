@@ -28,10 +28,11 @@ struct PlanRow {
   std::string from;                        ///< format label or dtype
   std::string to;                          ///< format label or dtype; "" when dropped
   std::string reason;                      ///< why, one clause
-  Shape shape;         ///< logical shape of the weight or tensor
+  Shape shape;                             ///< logical shape of the weight or tensor
   size_t source = 0;                       ///< source tensor: the weight (or the tensor itself)
   size_t layer = checkpoint::Model::npos;  ///< source layer, if it is quantized
   std::optional<formats::Layout> layout;   ///< of the output, for keep_codes, encode and reencode
+  int effort = 0;                          ///< of choosing its parameters (formats::ChooseOptions)
   size_t output = 0;  ///< first output tensor (weight); layout.tensors follow one another, then the marker
   bool has_marker = false;
   std::string marker;  ///< marker text of a quantized output layer

@@ -75,7 +75,7 @@ void estimate(Plan& plan, const checkpoint::Model& model) {
   for (const PlanRow& row : plan.rows) {
     if (row.action == Action::drop) continue;
     tile = std::max(tile, tile_shape(model, row, tile_bytes).total());
-    state = std::max(state, state_bytes(model, row, plan.options.effort));
+    state = std::max(state, state_bytes(model, row));
   }
   const auto threads = static_cast<uint64_t>(plan.threads);
   plan.peak_memory = kFixedBytes + threads * tile + (threads + 1) * state;

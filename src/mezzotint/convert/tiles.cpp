@@ -30,7 +30,7 @@ TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_
   return shape;
 }
 
-uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row, int effort) {
+uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row) {
   const auto parameter_bytes = [](const formats::Layout& layout) {
     uint64_t bytes = 0;
     for (size_t i = 1; i < layout.tensors.size(); ++i) bytes += formats::tensor_bytes(layout.tensors[i]);
@@ -40,7 +40,7 @@ uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row, int eff
   if (row.layout) {
     bytes += parameter_bytes(*row.layout);
     const auto choose_plan = row.layout->format->choose_plan;
-    if (choose_plan != nullptr) bytes += choose_plan(*row.layout, {.effort = effort}).stats * sizeof(float);
+    if (choose_plan != nullptr) bytes += choose_plan(*row.layout, {.effort = row.effort}).stats * sizeof(float);
   }
   if (row.action == Action::reencode) bytes += parameter_bytes(model.layers()[row.layer].layout);
   return bytes;

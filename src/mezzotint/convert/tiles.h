@@ -23,7 +23,7 @@ struct TileShape {
 TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_t tile_bytes);
 
 /// Bytes that one row holds while it is worked on besides its tiles: parameters and statistics.
-uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row, int effort);
+uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row);
 
 /// Tile size for a memory bound: kTileBytes, or less where `threads` tiles of it would not fit.
 uint64_t tile_bytes_for(uint64_t max_memory, int threads);
