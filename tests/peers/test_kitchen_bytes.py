@@ -11,6 +11,27 @@ FLOAT8 = ["float8_e4m3fn", "float8_e5m2"]
 INT8 = ["int8_tensorwise", "int8_row"]
 
 
+# Target -> (largest code, values halfway between two codes).
+HALFWAY = {n: (row[4], (oracle.TABLES[n][1:] + oracle.TABLES[n][:-1]) / 2)
+           for n, row in oracle.FLOAT8.items()}
+HALFWAY["int8"] = (127.0, np.arange(127) + 0.5)
+
+
+def ties(rng, shape, target):
+    """Values within two ulps of a rounding boundary: every ulp decides a code."""
+    top, halfway = HALFWAY[target]
+    # Of many scales, the one whose reciprocal is rounded most.
+    candidates = rng.uniform(0.1, 10, 256).astype(np.float32)
+    scales = candidates / np.float32(top)
+    lost = np.abs((np.float32(1) / scales).astype(np.float64) * scales - 1)
+    largest, scale = candidates[lost.argmax()], np.float64(scales[lost.argmax()])
+    w = (rng.choice(halfway, shape) * scale).astype(np.float32)
+    w = (w.view(np.int32) + rng.integers(-2, 3, shape, dtype=np.int32)).view(np.float32)
+    w *= rng.choice(np.array([-1, 1], np.float32), shape)
+    w[:, 0] = largest  # also the amax of every row
+    return w
+
+
 def weights(rng):
     """name -> float32 weight. Every shape times every kind of data."""
     kinds = {
@@ -25,6 +46,9 @@ def weights(rng):
         "codes": lambda s: rng.integers(-448, 449, s) / 8,
         "zero_rows": lambda s: rng.standard_normal(s) * (np.arange(s[0]) % 2)[:, None],
         "negative_zero": lambda s: np.where(rng.random(s) < 0.5, -0.0, rng.standard_normal(s)),
+        "ties_e4m3": lambda s: ties(rng, s, "float8_e4m3fn"),
+        "ties_e5m2": lambda s: ties(rng, s, "float8_e5m2"),
+        "ties_int8": lambda s: ties(rng, s, "int8"),
         "zero": lambda s: np.where(rng.random(s) < 0.5, -0.0, 0.0),
     }
     out = {}
@@ -116,6 +140,23 @@ def test_bytes_equal_kitchen(producer, kitchen, torch, rng, tmp_path, target, dt
         changed = dict(file.tensors) | {layer + key: tensor._replace(data=bytes(broken))}
         with pytest.raises(AssertionError):
             compare(kitchen, torch, container.File(changed, {}), one, target)
+
+
+@pytest.mark.parametrize("target", FLOAT8 + INT8)
+def test_the_data_tells_near_formulas_apart(kitchen, torch, rng, target):
+    """Negative control: w/scale for w*(1/scale), and the other way round."""
+    kind = "int8" if target in INT8 else target
+    w = ties(rng, (217, 256), kind)
+    expected, scale = kitchen_quantize(kitchen, torch, w, target)
+    if target in FLOAT8:
+        top = np.float32(oracle.FLOAT8[target][4])
+        right = oracle.encode_float8(np.clip(w * (np.float32(1) / scale), -top, top), target)
+        wrong = oracle.encode_float8(np.clip(w / scale, -top, top), target)
+    else:
+        right = np.rint(w / scale).astype(np.int8).view(np.uint8)
+        wrong = np.rint(w * (np.float32(1) / scale)).astype(np.int8).view(np.uint8)
+    assert (right == expected).all()
+    assert (wrong != expected).sum() > 100
 
 
 @pytest.mark.parametrize("target", FLOAT8 + INT8)
