@@ -262,7 +262,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
       const unsigned bits = facts(*entry_.dtype).bits;
       if (!count || *count > (uint64_t{1} << 62) / bits)
         fail(HeaderFault::element_overflow, file_,
-             {"the size of the tensor does not fit 62 bits", entry_.name, "", layout, kDamaged});
+             {"the tensor is larger than any file", entry_.name, "at most 2^62 elements and bits", layout, kDamaged});
       fail(HeaderFault::partial_byte, file_,
            {"the elements do not fill whole bytes", entry_.name, "a multiple of 8 bits", layout, kDamaged});
     }

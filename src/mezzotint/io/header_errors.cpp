@@ -28,7 +28,7 @@ constexpr HeaderError kErrors[] = {
     {HeaderFault::shape_negative, "negative-shape", "A dimension is negative."},
     {HeaderFault::shape_too_large, "shape-too-large", "A dimension does not fit 63 bits."},
     {HeaderFault::rank_too_large, "rank-too-large", "A shape has more than 64 dimensions."},
-    {HeaderFault::element_overflow, "element-overflow", "The size of a tensor does not fit 62 bits."},
+    {HeaderFault::element_overflow, "element-overflow", "A tensor has more than 2^62 elements or bits."},
     {HeaderFault::partial_byte, "partial-byte", "A tensor of 4- or 6-bit elements does not fill whole bytes."},
     {HeaderFault::offsets_missing, "offsets-missing", "An entry has no data_offsets."},
     {HeaderFault::offsets_bad, "bad-offsets", "data_offsets is not a list of two whole numbers that fit 63 bits."},

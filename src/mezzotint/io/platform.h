@@ -70,9 +70,6 @@ class File {
 
   /// Sets the size: longer files grow by zeros that occupy no disk.
   void resize(uint64_t bytes) const;
-  /// Reserves disk for the first `bytes` bytes, so that a full disk shows now and not in an hour. True if the file
-  /// system could. Throws "disk-full".
-  bool reserve(uint64_t bytes) const;
   /// Starts writing a range to disk without waiting for it. size 0 = to the end. Only a hint.
   void start_writeback(uint64_t offset, uint64_t size) const;
   void sync_data() const;  ///< the data and what is needed to read it back

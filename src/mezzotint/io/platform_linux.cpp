@@ -239,13 +239,6 @@ void File::resize(uint64_t bytes) const {
     fail_write(path_, errno);
 }
 
-bool File::reserve(uint64_t bytes) const {
-  if (bytes == 0) return true;
-  if (retry([&] { return fallocate(static_cast<int>(handle_), 0, 0, static_cast<off_t>(bytes)); }) == 0) return true;
-  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) fail_write(path_, errno);
-  return false;
-}
-
 void File::start_writeback(uint64_t offset, uint64_t size) const {
   (void)sync_file_range(static_cast<int>(handle_), static_cast<off64_t>(offset), static_cast<off64_t>(size),
                         SYNC_FILE_RANGE_WRITE);
