@@ -1,0 +1,167 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "mezzotint/base/error.h"
+#include "mezzotint/cli/conversion_options.h"
+#include "mezzotint/cli/interrupt.h"
+#include "mezzotint/cli/messages.h"
+#include "mezzotint/cli/model_options.h"
+#include "mezzotint/cli/plan_text.h"
+#include "mezzotint/cli/progress.h"
+#include "mezzotint/cli/size_text.h"
+#include "mezzotint/convert/execute.h"
+#include "mezzotint/convert/paths.h"
+#include "mezzotint/convert/rewrite.h"
+#include "mezzotint/io/writer.h"
+
+namespace mezzotint::cli {
+namespace {
+
+struct Arguments {
+  std::vector<std::string> inputs;
+  ConversionArguments conversion;
+  OutputArguments output;
+  bool dry_run = false, json = false, resume = false;
+};
+
+// One model of the call.
+struct Job {
+  checkpoint::Model model;
+  convert::Plan plan;
+};
+
+std::vector<Job> plan_jobs(const Arguments& arguments) {
+  const convert::ConvertOptions options = read_options(arguments.conversion);
+  const std::string label = convert::file_label(formats::select_format(options.to));
+  const auto inputs = convert::expand_inputs({arguments.inputs.begin(), arguments.inputs.end()});
+  std::vector<Job> jobs;
+  std::set<std::filesystem::path> outputs;
+  for (const auto& input : inputs) {
+    auto model = checkpoint::Model::open(input);
+    const auto output = convert::choose_output(input, arguments.output.output, label, inputs.size() > 1);
+    auto plan = convert::make_plan(model, output, options, arguments.conversion.threads);
+    convert::refuse_input_as_output(model.source(), plan.layout);
+    if (!outputs.insert(output).second)
+      throw UsageError(fmt::format("Two inputs would be written to {}; convert them apart.", output.string()));
+    for (const auto& warning : plan.warnings) warn(warning);
+    jobs.push_back({std::move(model), std::move(plan)});
+  }
+  return jobs;
+}
+
+int dry_run(const std::vector<Job>& jobs, bool json) {
+  auto plans = nlohmann::ordered_json::array();
+  for (const Job& job : jobs) {
+    if (json)
+      plans.push_back(nlohmann::ordered_json::parse(convert::to_json(job.plan)));
+    else
+      fmt::print("{}nothing was written (--dry-run)\n", plan_text(job.plan, false));
+  }
+  if (json) fmt::print("{}\n", nlohmann::ordered_json{{"plans", std::move(plans)}}.dump(2));
+  return kDone;
+}
+
+size_t quantized_layers(const convert::Plan& plan) {
+  size_t count = 0;
+  for (const auto& row : plan.rows) count += row.has_marker ? 1 : 0;
+  return count;
+}
+
+nlohmann::ordered_json outcome_json(const Job& job, const convert::Outcome& outcome) {
+  auto files = nlohmann::ordered_json::array();
+  for (const auto& file : job.plan.layout.files) files.push_back({{"path", file.path.string()}, {"bytes", file.bytes}});
+  return {{"input", job.plan.input.string()},
+          {"output", job.plan.output.string()},
+          {"files", std::move(files)},
+          {"preset", job.plan.preset},
+          {"quantized_layers", quantized_layers(job.plan)},
+          {"bits_per_weight", job.plan.bits_per_weight},
+          {"bytes_in", outcome.bytes_in},
+          {"bytes_out", job.plan.layout.total_bytes},
+          {"seconds", outcome.seconds},
+          {"rows_resumed", outcome.rows_resumed},
+          {"cancelled", outcome.cancelled},
+          {"notes", job.plan.notes},
+          {"warnings", outcome.warnings}};
+}
+
+void print_outcome(const Job& job, const convert::Outcome& outcome) {
+  const double seconds = std::max(outcome.seconds, 1e-9);
+  fmt::print("{}: {} -> {}, {} quantized layers, {:.2f} bits per weight, {} ({:.0f} MB/s)\n", job.plan.output.string(),
+             size_text(outcome.bytes_in), size_text(job.plan.layout.total_bytes), quantized_layers(job.plan),
+             job.plan.bits_per_weight, duration_text(outcome.seconds),
+             static_cast<double>(outcome.bytes_in) / 1e6 / seconds);
+  fmt::print("architecture: {} ({})\n", job.plan.preset, job.plan.preset_reason);
+  for (const auto& note : job.plan.notes) fmt::print("note: {}\n", note);
+}
+
+convert::Outcome execute_one(const Job& job, const Arguments& arguments, ProgressDisplay& progress, uint64_t before,
+                             uint64_t total) {
+  const auto partial = io::partial_path(job.plan.layout.files.front().path);
+  if (!arguments.resume && std::filesystem::exists(partial))
+    warn(fmt::format("{} is left from an earlier run and is written anew (--resume would go on).", partial.string()));
+  convert::ExecuteOptions options;
+  options.overwrite = arguments.output.force;
+  options.resume = arguments.resume;
+  options.threads = arguments.conversion.threads;
+  options.cancel = &interrupted();
+  options.progress = [&](const convert::Progress& p) { progress.update(before + p.bytes_done, total, p.current); };
+  return convert::execute(job.plan, job.model, options);
+}
+
+int run_convert(const Arguments& arguments) {
+  const std::vector<Job> jobs = plan_jobs(arguments);
+  if (arguments.dry_run) return dry_run(jobs, arguments.json);
+  const ScopedInterrupt scoped;
+  ProgressDisplay progress("converting", arguments.output.quiet);
+  uint64_t total = 0, before = 0;
+  for (const Job& job : jobs) total += job.plan.bytes_in;
+  auto results = nlohmann::ordered_json::array();
+  int exit = kDone;
+  for (const Job& job : jobs) {
+    try {
+      const convert::Outcome outcome = execute_one(job, arguments, progress, before, total);
+      progress.clear();
+      for (const auto& warning : outcome.warnings) warn(warning);
+      if (arguments.json) results.push_back(outcome_json(job, outcome));
+      if (outcome.cancelled) {
+        say(fmt::format("interrupted; {} is kept. The same command with --resume goes on from there.",
+                        io::partial_path(job.plan.layout.files.front().path).string()));
+        exit = kInterrupted;
+        break;
+      }
+      if (!arguments.json && !arguments.output.quiet) print_outcome(job, outcome);
+    } catch (const Error& error) {  // the other models of the call can still be done
+      progress.clear();
+      if (jobs.size() == 1) throw;
+      say(fmt::format("error: {} [{}]", error.what(), error.name()));
+      exit = kFailed;
+    }
+    before += job.plan.bytes_in;
+  }
+  if (arguments.json) fmt::print("{}\n", nlohmann::ordered_json{{"results", std::move(results)}}.dump(2));
+  return exit;
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app, Context& context) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* sub = app.add_subcommand("convert", "Quantize models, or turn quantized ones back");
+  sub->add_option("input", arguments->inputs, "Models: .safetensors files, *.index.json, or folders")
+      ->required()
+      ->type_name("INPUT");
+  add_output_options(*sub, arguments->output,
+                     "Output file, or folder for outputs with default names. Default: MODEL_FORMAT.safetensors beside "
+                     "the input",
+                     false);
+  add_conversion_options(*sub, arguments->conversion);
+  sub->add_flag("-n,--dry-run", arguments->dry_run, "Only say what would be done");
+  sub->add_flag("--resume", arguments->resume, "Go on where an interrupted run of the same command stopped");
+  add_json_option(*sub, arguments->json);
+  sub->callback([arguments, &context] { context.action = [arguments] { return run_convert(*arguments); }; });
+}
+
+}  // namespace mezzotint::cli
