@@ -37,7 +37,8 @@ class BootstrapTest(unittest.TestCase):
         self.program("id", '#!/bin/bash\necho "${FAKE_UID:-0}"\n')
 
     def which(self, tool):
-        return subprocess.run(["bash", "-c", f"type -P {tool}"], capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(["bash", "-c", f"type -P {tool}"], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     def program(self, name, text):
         path = self.bin / name
@@ -49,8 +50,8 @@ class BootstrapTest(unittest.TestCase):
         self.program("apt-get", APT)
 
     def run_bootstrap(self, *arguments, **environment):
-        return subprocess.run([str(self.bin / "bash"), str(BOOTSTRAP), *arguments], capture_output=True, text=True, check=False,
-                              env={"PATH": str(self.bin), "STATE": str(self.state), **environment})
+        return subprocess.run([str(self.bin / "bash"), str(BOOTSTRAP), *arguments], capture_output=True, text=True,
+                              check=False, env={"PATH": str(self.bin), "STATE": str(self.state), **environment})
 
     def log(self):
         return (self.state / "log").read_text().splitlines()

@@ -24,8 +24,8 @@ SOURCE = CPP | {".py", ".sh", ".cmake"}
 TEXT = SOURCE | {".txt", ".json", ".md", ".toml", ".yml", ".yaml", ".in", ".ini", ".cfg"}
 
 # Headers without templates or inline functions that the linker could pick from an AVX-512 object for everyone.
-ISA_HEADERS = {"cstddef", "cstdint", "cstring", "cmath", "stddef.h", "stdint.h", "string.h", "math.h", "float.h", "cfloat",
-               "climits", "limits.h"}
+ISA_HEADERS = {"cstddef", "cstdint", "cstring", "cmath", "cfloat", "climits",
+               "stddef.h", "stdint.h", "string.h", "math.h", "float.h", "limits.h"}
 
 
 class Tree:
@@ -33,8 +33,8 @@ class Tree:
 
     def __init__(self, root):
         self.root = Path(root).resolve()
-        listed = subprocess.run(["git", "-C", str(self.root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                                capture_output=True, check=False)
+        listed = subprocess.run(["git", "-C", str(self.root), "ls-files", "-z", "--cached", "--others",
+                                 "--exclude-standard"], capture_output=True, check=False)
         if listed.returncode == 0 and (self.root / ".git").exists():
             names = sorted(set(listed.stdout.decode().split("\0")) - {""})
         else:
@@ -103,7 +103,8 @@ NAMING_DATA = re.compile(r"^src/mezzotint/(convert/presets?(/|_)|cli/foreign)")
 
 def strip_comments(text):
     """Blanks comments, keeps strings, newlines and positions."""
-    pattern = re.compile(r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.S)
+    pattern = re.compile(r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|'
+                         r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.S)
 
     def blank(match):
         token = match.group(0)
@@ -132,8 +133,8 @@ def rule_format_names(tree, _options):
         yield "no format found under src/mezzotint/formats/*/format.cpp"
         return
     # Also as the generated table spells them, format_NAME.
-    word = re.compile(r"(?<![A-Za-z0-9_])(?:format_)?(" + "|".join(sorted(map(re.escape, names), key=len, reverse=True)) +
-                      r")(?![A-Za-z0-9_])")
+    either = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    word = re.compile(rf"(?<![A-Za-z0-9_])(?:format_)?({either})(?![A-Za-z0-9_])")
     folders = tuple(format_folders(tree))
     for name in tree.select(CPP, "src/") + tree.select(CPP, "bench/") + tree.select(CPP, "fuzz/"):
         if name.startswith(folders) or NAMING_DATA.match(name):
@@ -143,8 +144,8 @@ def rule_format_names(tree, _options):
         for match in word.finditer(strip_comments(text)):
             number = line_of(text, match.start())
             if not any(EXCUSE.search(line) for line in lines[max(number - 2, 0):number]):
-                yield (f"{name}:{number}: knows the format {match.group(1)}; ask the table, or say why on the line or above it with "
-                       "'// names a format: REASON'")
+                yield (f"{name}:{number}: knows the format {match.group(1)}; ask the table, or say why on the line or "
+                       "above it with '// names a format: REASON'")
 
 
 # --- size, characters, places -----------------------------------------------------------------------------------------
@@ -172,8 +173,8 @@ def rule_ascii(tree, _options):
 
 
 # Written in pieces, or this file would be its own violation.
-MACHINE_PATH = re.compile(r"(?<![\w.$}-])/(?:" + "|".join(["wo" + "rk", "ro" + "ot", "ho" + r"me/\w+", "Us" + r"ers/\w+"]) +
-                          r")(?![\w-])")
+MACHINE_FOLDERS = "|".join(["wo" + "rk", "ro" + "ot", "ho" + r"me/\w+", "Us" + r"ers/\w+"])
+MACHINE_PATH = re.compile(rf"(?<![\w.$}}-])/(?:{MACHINE_FOLDERS})(?![\w-])")
 REGISTRY = re.compile("|".join(re.escape(a + b) for a, b in [
     ("pypi", ".org"), ("files.python", "hosted.org"), ("deb.", "debian.org"), ("ftp.", "debian.org"),
     ("archive.", "ubuntu.com"), ("download.", "pytorch.org"), ("registry.", "npmjs.org"), ("conda.", "anaconda.org"),
@@ -216,8 +217,8 @@ def rule_format(tree, _options):
         yield "no C++ source found"
         return
     try:
-        done = subprocess.run(["clang-format", "--dry-run", "-Werror", *names], cwd=tree.root, capture_output=True, text=True,
-                              check=False)
+        done = subprocess.run(["clang-format", "--dry-run", "-Werror", *names], cwd=tree.root, capture_output=True,
+                              text=True, check=False)
     except FileNotFoundError:
         yield "clang-format is not installed (tools/bootstrap installs it)"
         return
@@ -241,7 +242,8 @@ def rule_silent(tree, options):
     if options.library is None:
         yield "needs --library FILE"
         return
-    done = subprocess.run(["nm", "-C", "--undefined-only", str(options.library)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["nm", "-C", "--undefined-only", str(options.library)], capture_output=True, text=True,
+                          check=False)
     objects = 0
     current = str(options.library)
     for line in done.stdout.split("\n"):

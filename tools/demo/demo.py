@@ -137,8 +137,8 @@ def convert_all(tool, source, out, keep):
 
 def table(report):
     head = ["format", "size", "of input", "time", "read MB/s", "peak memory", "mean rel. error", "worst SQNR"]
-    rows = [[row["target"], human(row["bytes"]), f"{row['bytes'] / report['input_bytes']:.1%}", f"{row['seconds']:.2f} s",
-             f"{row['mb_per_second']:.0f}", human(row["peak_bytes"]), f"{row['mean_relative_error']:.4f}",
+    rows = [[row["target"], human(row["bytes"]), f"{row['bytes'] / report['input_bytes']:.1%}",
+             f"{row['seconds']:.2f} s", f"{row['mb_per_second']:.0f}", human(row["peak_bytes"]), f"{row['mean_relative_error']:.4f}",
              f"{row['worst_sqnr_db']:.1f} dB"] for row in report["rows"]]
     rows.append(["(copy of the input)", human(report["input_bytes"]), "100.0%", f"{report['copy_seconds']:.2f} s",
                  f"{report['input_bytes'] / 1e6 / report['copy_seconds']:.0f}", "", "", ""])
@@ -176,7 +176,8 @@ def main():
     print(plan)
     print("Converting", flush=True)
     report = {"made": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
-              "version": run([tool, "--version"])[0].strip(), "input": source.name, "input_bytes": size, "blocks": options.blocks,
+              "version": run([tool, "--version"])[0].strip(),
+              "input": source.name, "input_bytes": size, "blocks": options.blocks,
               "plan": plan, "copy_seconds": copy_time(source, options.out / "copy.safetensors"),
               "rows": convert_all(tool, source, options.out, options.keep)}
     report["total_seconds"] = time.perf_counter() - start

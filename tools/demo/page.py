@@ -16,7 +16,8 @@ def bars(title, rows, show, color):
     """Horizontal bars from zero; rows are (label, value)."""
     largest = max(value for _, value in rows)
     height = 24 * len(rows)
-    parts = [f"<h2>{escape(title)}</h2>", f'<svg width="100%" viewBox="0 0 900 {height}" role="img" aria-label="{escape(title)}">']
+    parts = [f"<h2>{escape(title)}</h2>",
+             f'<svg width="100%" viewBox="0 0 900 {height}" role="img" aria-label="{escape(title)}">']
     for index, (label, value) in enumerate(rows):
         top = 24 * index
         width = 480 * value / largest if largest > 0 else 0
@@ -50,9 +51,9 @@ def render(report, head, rows):
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mezzotint: demo</title>',
         f"<style>{STYLE}</style></head><body>",
         "<h1>One checkpoint, every 8-bit format</h1>",
-        f"<p>{escape(report['input'])}: the names and shapes of Wan2.2 TI2V 5B, {report['blocks']} of its blocks at full width, "
-        "heavy-tailed made-up weights with outlier columns from a fixed seed. Errors say how far the stored weights are from the "
-        "input; they do not say how pictures look.</p>",
+        f"<p>{escape(report['input'])}: the names and shapes of Wan2.2 TI2V 5B, {report['blocks']} of its blocks at full "
+        "width, heavy-tailed made-up weights with outlier columns from a fixed seed. Errors say how far the stored weights "
+        "are from the input; they do not say how pictures look.</p>",
         html_table(head, rows),
         f'<p class="note">One run each, warm cache. Time is that of the whole process, until the file is on the disk. '
         f"{escape(report['version'])}; {escape(machine['cpu'])}, {machine['cores']} cores, "
