@@ -28,7 +28,7 @@ std::string did_you_mean(std::string_view wrong, const std::vector<std::string_v
   std::string_view best;
   size_t best_distance = std::max<size_t>(2, wrong.size() / 3) + 1;
   for (const std::string_view candidate : candidates) {
-    const bool extends = wrong.size() >= 3 && (candidate.starts_with(wrong) || wrong.starts_with(candidate));
+    const bool extends = wrong.size() >= 3 && candidate.starts_with(wrong);
     const size_t distance = extends ? 1 : edit_distance(wrong, candidate);
     if (distance < best_distance) {
       best = candidate;
