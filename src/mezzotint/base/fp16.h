@@ -16,11 +16,6 @@ struct Fp16 : SmallFloat<5, 10, Specials::ieee> {
   MEZZOTINT_SCALAR static uint32_t encode_stochastic(float x, uint32_t random) {
     return with_payload(x, Base::encode_stochastic(x, random));
   }
-  MEZZOTINT_SCALAR static float decode(uint32_t code) {
-    const int32_t m = static_cast<int32_t>(code & 0x7FFF);
-    const int32_t bits = static_cast<int32_t>(float_bits(Base::decode(code)));
-    return float_from_bits(static_cast<uint32_t>(m > 0x7C00 ? bits | (m & 0x3FF) << 13 : bits));
-  }
 
  private:
   MEZZOTINT_SCALAR static uint32_t with_payload(float x, uint32_t code) {

@@ -40,12 +40,12 @@ struct SmallFloat {
   /// format has no inf; formats that are finite saturate. NaN becomes the all-ones magnitude (finite formats: the
   /// largest value).
   MEZZOTINT_SCALAR static uint32_t encode(float x) {
-    return finish<(S == Specials::finite ? kMaxCode : kMaxCode + 1)>(x, nearest_magnitude(magnitude(x)));
+    return with_sign(x, nearest_magnitude<(S == Specials::finite ? kMaxCode : kMaxCode + 1)>(magnitude(x)));
   }
 
   /// As encode, but everything beyond the largest value, inf included, becomes the largest value.
   MEZZOTINT_SCALAR static uint32_t encode_saturating(float x) {
-    return finish<kMaxCode>(x, nearest_magnitude(magnitude(x)));
+    return with_sign(x, nearest_magnitude<kMaxCode>(magnitude(x)));
   }
 
   /// One of the two neighbouring codes, the upper magnitude with probability (|x| - lower) / (upper - lower); a value
@@ -59,44 +59,54 @@ struct SmallFloat {
     const float low = float_from_bits(static_cast<uint32_t>(a < kMinNormalBits ? a : kMinNormalBits - 1));
     const uint32_t fixed = static_cast<uint32_t>(static_cast<int32_t>(low * kFixedScale));
     const uint32_t subnormal = (fixed + (random >> (32 - kFixedBits))) >> kFixedBits;
-    return finish<kMaxCode>(x, static_cast<int32_t>(a < kMinNormalBits ? subnormal : normal));
+    return with_sign(x, with_nan(bits, static_cast<int32_t>(a < kMinNormalBits ? subnormal : normal)));
   }
 
-  /// The exact value. NaN codes give a quiet NaN with the code's sign.
+  /// The exact value. NaN codes give a quiet NaN with the code's sign and mantissa.
   MEZZOTINT_SCALAR static float decode(uint32_t code) {
     const int32_t m = static_cast<int32_t>(code) & kAllOnes;
     const int32_t normal = (m << kShift) + (kRebias << 23);
-    // 2^kMinExponent * (1 + mantissa) - 2^kMinExponent
+    // 2^kMinExponent * (1 + mantissa) - 2^kMinExponent is the value of a subnormal code. There `normal` is larger;
+    // everywhere else this is.
     const float above = float_from_bits(static_cast<uint32_t>(normal + (1 << 23)));
     const float subnormal = above - float_from_bits(static_cast<uint32_t>(kMinNormalBits));
-    int32_t bits = m < (1 << M) ? static_cast<int32_t>(float_bits(subnormal)) : normal;
-    if constexpr (S == Specials::ieee) bits = m > kMaxCode ? kFloatInfBits : bits;
-    if constexpr (S == Specials::ieee) bits = m > kMaxCode + 1 ? kQuietNan : bits;
-    if constexpr (S == Specials::fn) bits = m == kAllOnes ? kQuietNan : bits;
+    int32_t bits = smaller(normal, static_cast<int32_t>(float_bits(subnormal)));
+    if constexpr (S == Specials::ieee) {
+      bits |= m > kMaxCode ? kFloatInfBits : 0;
+      bits |= m > kMaxCode + 1 ? kQuietBit : 0;
+    }
+    if constexpr (S == Specials::fn) bits |= m > kMaxCode ? kFloatInfBits : 0;
     return float_from_bits(static_cast<uint32_t>(bits) | (code >> (E + M)) << 31);
   }
 
  private:
-  static constexpr int32_t kQuietNan = 0x7FC00000;
+  static constexpr int32_t kQuietBit = 0x00400000;
   static constexpr float kFixedScale = __builtin_bit_cast(float, (kFixedBits - (kMinExponent - M) + 127) << 23);
   /// Adding it to |x| < 2^kMinExponent leaves round(|x| / kStep) in the low mantissa bits.
   static constexpr int32_t kMagicBits = (23 + kMinExponent - M + 127) << 23;
 
+  MEZZOTINT_SCALAR static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
+  MEZZOTINT_SCALAR static int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
   MEZZOTINT_SCALAR static int32_t magnitude(float x) { return static_cast<int32_t>(float_bits(x)) & kFloatMagnitude; }
 
+  /// Code of the float32 magnitude `a`, at most Limit unless NaN.
+  template <int32_t Limit>
   MEZZOTINT_SCALAR static int32_t nearest_magnitude(int32_t a) {
-    const uint32_t u = static_cast<uint32_t>(a);
+    constexpr int32_t kLimitBits = (Limit << kShift) + (kRebias << 23);
+    const auto u = static_cast<uint32_t>(smaller(larger(a, kMinNormalBits), kLimitBits));
     const uint32_t normal = (u + ((u >> kShift) & 1) + ((1u << (kShift - 1)) - 1) - (kRebias << 23)) >> kShift;
+    const float x = float_from_bits(static_cast<uint32_t>(a));
     const float magic = float_from_bits(static_cast<uint32_t>(kMagicBits));
-    const int32_t subnormal = static_cast<int32_t>(float_bits(float_from_bits(u) + magic)) - kMagicBits;
-    return a < kMinNormalBits ? subnormal : static_cast<int32_t>(normal);
+    const int32_t subnormal = static_cast<int32_t>(float_bits(x + magic)) - kMagicBits;
+    // Up to 2^kMinExponent `normal` is the code of that bound, above it round(x / kStep) is never the smaller one.
+    return with_nan(a, smaller(static_cast<int32_t>(normal), subnormal));
   }
 
-  template <int32_t Limit>
-  MEZZOTINT_SCALAR static uint32_t finish(float x, int32_t m) {
-    m = m < Limit ? m : Limit;
-    if constexpr (S != Specials::finite) m = magnitude(x) > kFloatInfBits ? kAllOnes : m;
-    return static_cast<uint32_t>(m) | (float_bits(x) >> 31) << (E + M);
+  MEZZOTINT_SCALAR static int32_t with_nan(int32_t a, int32_t code) {
+    return S == Specials::finite ? code : code | (a > kFloatInfBits ? kAllOnes : 0);
+  }
+  MEZZOTINT_SCALAR static uint32_t with_sign(float x, int32_t code) {
+    return static_cast<uint32_t>(code) | (float_bits(x) >> 31) << (E + M);
   }
 };
 
