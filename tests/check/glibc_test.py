@@ -18,7 +18,8 @@ class GlibcTest(unittest.TestCase):
     def build(self, *flags):
         source = self.folder / "p.cpp"
         source.write_text("#include <stdexcept>\nint main(int n, char**) {\n"
-                          "  try { if (n > 9) throw std::runtime_error(\"\"); } catch (...) { return 1; }\n  return 0;\n}\n")
+                          "  try { if (n > 9) throw std::runtime_error(\"\"); } catch (...) { return 1; }\n"
+                          "  return 0;\n}\n")
         program = self.folder / "p"
         subprocess.run(["g++", "-O1", str(source), "-o", str(program), *flags], check=True)
         return program

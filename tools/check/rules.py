@@ -113,7 +113,8 @@ def strip_comments(text):
 
 
 def format_folders(tree):
-    return {name.rsplit("/", 1)[0] + "/" for name in tree.files if re.fullmatch(r"src/mezzotint/formats/[^/]+/format\.cpp", name)}
+    row = re.compile(r"(src/mezzotint/formats/[^/]+/)format\.cpp")
+    return {match.group(1) for match in map(row.fullmatch, tree.files) if match}
 
 
 def quantized_format_names(tree):

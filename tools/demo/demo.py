@@ -138,7 +138,8 @@ def convert_all(tool, source, out, keep):
 def table(report):
     head = ["format", "size", "of input", "time", "read MB/s", "peak memory", "mean rel. error", "worst SQNR"]
     rows = [[row["target"], human(row["bytes"]), f"{row['bytes'] / report['input_bytes']:.1%}",
-             f"{row['seconds']:.2f} s", f"{row['mb_per_second']:.0f}", human(row["peak_bytes"]), f"{row['mean_relative_error']:.4f}",
+             f"{row['seconds']:.2f} s", f"{row['mb_per_second']:.0f}", human(row["peak_bytes"]),
+             f"{row['mean_relative_error']:.4f}",
              f"{row['worst_sqnr_db']:.1f} dB"] for row in report["rows"]]
     rows.append(["(copy of the input)", human(report["input_bytes"]), "100.0%", f"{report['copy_seconds']:.2f} s",
                  f"{report['input_bytes'] / 1e6 / report['copy_seconds']:.0f}", "", "", ""])

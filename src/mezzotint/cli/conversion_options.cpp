@@ -52,10 +52,12 @@ uint64_t streaming_mode_memory(const std::string& name) {
 void add_conversion_options(CLI::App& app, ConversionArguments& a) {
   const auto group = [](CLI::Option* option, const char* name) { return option->group(name); };
   const char* what = "What to convert";
-  group(app.add_option("-t,--to", a.to,
-                       "Format to write: a name or alias of `mezzotint formats`, with options after a "
-                       "colon (int8_blockwise:block_size=64). Default: float8_e4m3fn"),
-        what)
+  group(
+      app.add_option("-t,--to", a.to,
+                     fmt::format("Format to write: a name or alias of `mezzotint formats`, with options after a colon "
+                                 "(NAME:option=value,...). Default: {}",
+                                 convert::ConvertOptions().to)),
+      what)
       ->type_name("FORMAT");
   group(app.add_option("--fallback", a.fallback,
                        "Format for layers that --to cannot take or that a rule keeps. "

@@ -12,6 +12,7 @@ namespace mezzotint::convert {
 
 /// Everything a person can ask of a conversion. Pure data: the same options and the same header give the same plan.
 struct ConvertOptions {
+  // names a format: the default of the product
   std::string to = "float8_e4m3fn";  ///< as in formats::select_format
   std::string fallback;              ///< format for layers that `to` cannot take or that a rule keeps; "" = keep them
   std::string preset = "auto";       ///< "auto", a preset's name, or "none" (no architecture rules at all)

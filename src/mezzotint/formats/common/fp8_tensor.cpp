@@ -28,6 +28,7 @@ template <DType D>
 using Codec = typename CodecOf<D>::type;
 
 /// Labels under which files with such a weight and a single scale are around: converters mix them up.
+// names a format: labels found in files, right or wrong
 constexpr std::string_view kFamily[] = {"float8_e4m3fn", "float8_e5m2", "float8_e4m3fn_rowwise",
                                         "float8_e4m3fn_blockwise", "float8_e4m3fn_block3d"};
 
