@@ -73,7 +73,7 @@ TEST(Regex, BadPatternsNameThePosition) {
 TEST(Regex, HostilePatternsEndInAnError) {
   const auto start = std::chrono::steady_clock::now();
   EXPECT_EQ(error_name([] { Regex("(a+)+$").search(std::string(200, 'a') + "!"); }), "regex-too-slow");
-  EXPECT_EQ(error_name([] { Regex("(a|a)*b").fullmatch(std::string(100, 'a')); }), "regex-too-slow");
+  EXPECT_EQ(error_name([] { Regex("(a|a)*[bc]").fullmatch(std::string(100, 'a')); }), "regex-too-slow");
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
   // The same pattern on an innocent subject works.
   EXPECT_TRUE(Regex("(a+)+$").search("aaa"));
