@@ -118,8 +118,9 @@ void fill(std::vector<uint8_t>& source, int64_t count, DType dtype) {
 
 /// Bytes of the result that mean something.
 int64_t result_size(const Operation& op, const Source& x) {
-  return op.result_bytes > 0 ? x.rows * x.cols * op.result_bytes
-                             : (op.name.starts_with("amax/") ? 4 : x.rows / 128 * 4);
+  if (op.result_bytes > 0) return x.rows * x.cols * op.result_bytes;
+  if (op.name.starts_with("amax_rows")) return x.rows * 4;
+  return op.name.starts_with("amax_blocks") ? (x.rows + 127) / 128 * (kCols / 128) * 4 : 4;
 }
 
 /// Whether the level in force writes what the scalar level writes. `spoil` flips one bit: the check must then fail.

@@ -44,14 +44,14 @@ template <class Code>
 
 template <class Code>
 void convert_stochastic(const Source& x, void* dst, int64_t dst_stride, uint64_t key, const ElementIndex& index) {
-  alignas(64) uint32_t random[kRandomChunk];
+  RandomChunk chunk;
   for (int64_t r = 0; r < x.rows; ++r) {
     const Dword* from = static_cast<const Dword*>(x.data) + r * x.stride;
     Word* to = static_cast<Word*>(dst) + r * dst_stride;
     const uint64_t first = index.first + static_cast<uint64_t>(r) * index.row_stride;
-    for (int64_t i = 0; i < x.cols; i += kRandomChunk) {
-      const int64_t count = smaller(x.cols - i, kRandomChunk);
-      fill_random(key, first + static_cast<uint64_t>(i), count, random);
+    for (int64_t i = 0; i < x.cols; i += RandomChunk::kCount) {
+      const int64_t count = smaller(x.cols - i, RandomChunk::kCount);
+      const uint32_t* random = fill_random(key, first + static_cast<uint64_t>(i), count, chunk);
       stochastic_run<Code>(from + i, count, to + i, random);
     }
   }

@@ -33,10 +33,10 @@ void encode(const Source& x, const Scales& multipliers, uint8_t* codes, int64_t 
     Byte* to = codes + r * codes_stride + c;
     if (!stochastic) return nearest_run<From, To>(from, n, multiplier, to);
     const uint64_t first = index.first + static_cast<uint64_t>(r) * index.row_stride + static_cast<uint64_t>(c);
-    alignas(64) uint32_t random[kRandomChunk];
-    for (int64_t i = 0; i < n; i += kRandomChunk) {
-      const int64_t count = smaller(n - i, kRandomChunk);
-      fill_random(rounding.key, first + static_cast<uint64_t>(i), count, random);
+    RandomChunk chunk;
+    for (int64_t i = 0; i < n; i += RandomChunk::kCount) {
+      const int64_t count = smaller(n - i, RandomChunk::kCount);
+      const uint32_t* random = fill_random(rounding.key, first + static_cast<uint64_t>(i), count, chunk);
       stochastic_run<From, To>(from + i, count, multiplier, to + i, random);
     }
   });

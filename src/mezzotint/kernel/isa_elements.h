@@ -79,25 +79,26 @@ template <class F>
   return scales.block_rows == 0 && scales.block_cols == 0;
 }
 
-constexpr int64_t kRandomChunk = 512;
+/// Random bits of up to kCount consecutive elements.
+struct RandomChunk {
+  static constexpr int64_t kCount = 512;
+  alignas(64) uint32_t words[kCount + 8];
+};
 
-/// out[i] = random_bits(key, first + i) for i < count <= kRandomChunk.
-[[gnu::noinline, maybe_unused]] void fill_random(uint64_t key, uint64_t first, int64_t count,
-                                                 uint32_t* __restrict out) {
-  alignas(64) uint32_t words[4][kRandomChunk / 4 + 1];
+/// Fills the chunk; result[i] = random_bits(key, first + i) for i < count.
+[[gnu::noinline, maybe_unused]] const uint32_t* fill_random(uint64_t key, uint64_t first, int64_t count,
+                                                            RandomChunk& chunk) {
   const uint64_t block = first >> 2;
-  const int64_t blocks = static_cast<int64_t>(((first + static_cast<uint64_t>(count) + 3) >> 2) - block);
+  const int64_t blocks = static_cast<int64_t>(((first & 3) + static_cast<uint64_t>(count) + 3) >> 2);
+  uint32_t* out = chunk.words;
   for (int64_t j = 0; j < blocks; ++j) {
     const Philox::Block b = Philox::stream(key, block + static_cast<uint64_t>(j));
-    words[0][j] = b.word[0];
-    words[1][j] = b.word[1];
-    words[2][j] = b.word[2];
-    words[3][j] = b.word[3];
+    out[4 * j] = b.word[0];
+    out[4 * j + 1] = b.word[1];
+    out[4 * j + 2] = b.word[2];
+    out[4 * j + 3] = b.word[3];
   }
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = static_cast<int64_t>(first & 3) + i;
-    out[i] = words[at & 3][at >> 2];
-  }
+  return chunk.words + (first & 3);
 }
 
 }  // namespace

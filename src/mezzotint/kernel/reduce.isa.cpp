@@ -83,17 +83,13 @@ template <>
 bool amax_blocks<kIsa>(const Source& x, int64_t block_rows, int64_t block_cols, float* out, int64_t out_stride) {
   bool non_finite = false;
   with_element(x.dtype, [&]<class Element> {
-    for (int64_t r0 = 0; r0 < x.rows; r0 += block_rows) {
-      const int64_t r1 = smaller(r0 + block_rows, x.rows);
-      float* block = out + r0 / block_rows * out_stride;
-      for (int64_t c0 = 0; c0 < x.cols; c0 += block_cols) {
-        const int64_t n = smaller(block_cols, x.cols - c0);
-        int32_t top = 0;
-        for (int64_t r = r0; r < r1; ++r) {
-          const int32_t row = run<Element>(row_of<Element>(x, r) + c0, n, non_finite);
-          top = row > top ? row : top;
-        }
-        *block++ = value<Element>(top);
+    // Row by row, as memory lies; a block's maximum grows in its place.
+    for (int64_t r = 0; r < x.rows; ++r) {
+      float* block = out + r / block_rows * out_stride;
+      for (int64_t c = 0; c < x.cols; c += block_cols, ++block) {
+        const int64_t n = smaller(block_cols, x.cols - c);
+        const float top = value<Element>(run<Element>(row_of<Element>(x, r) + c, n, non_finite));
+        *block = r % block_rows == 0 || top > *block ? top : *block;
       }
     }
   });
