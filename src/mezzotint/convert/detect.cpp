@@ -21,8 +21,7 @@ constexpr std::string_view kWrappers[] = {"",
                                           "_orig_mod.",
                                           "model.transformer.",
                                           "transformer.model.",
-                                          "model.net.",
-                                          "text_model_wrapper."};
+                                          "model.net."};
 
 /// The sentence that names what was found, or nothing where the signature does not fit.
 std::optional<std::string> match(const Signature& signature, const Keys& keys) {

@@ -3,7 +3,7 @@
 // FLUX.1 (dev, schnell, Fill, Kontext, Krea) and models built like it.
 //
 // Kept: the generic first and last layers under FLUX's names; convert_to_quant has no filter for FLUX.1. The modulation
-// of the blocks is quantized, as in every published fp8 file of the model: it is a quarter of the parameters.
+// of the blocks is quantized, our choice: it is a quarter of the parameters. (--exclude 'mod' keeps it.)
 namespace mezzotint::convert::presets {
 namespace {
 

@@ -6,8 +6,8 @@
 //
 // Kept: convert_to_quant's `hunyuan` filter (norms, vision_in.proj.0 and .4, which are norms, img_in.proj,
 // cond_type_embedding). Ours: the text, time, guidance and glyph inputs and the final layer (first and last layers in
-// every architecture), the linear layers of vision_in. The modulation of the blocks is quantized, as in the published
-// fp8 files: it is a quarter of the parameters.
+// every architecture), the linear layers of vision_in. The modulation of the blocks is quantized, as that filter and
+// musubi-tuner (HunyuanImage) do: it is a quarter of the parameters.
 namespace mezzotint::convert::presets {
 namespace {
 

@@ -3,7 +3,7 @@
 // Stable Diffusion 3 and 3.5.
 //
 // Kept: the generic first and last layers under MMDiT's names; convert_to_quant has no filter for it. The modulation of
-// the blocks is quantized, as in the published fp8 files: it is a third of the parameters.
+// the blocks is quantized, our choice: it is a third of the parameters.
 namespace mezzotint::convert::presets {
 namespace {
 
