@@ -95,7 +95,7 @@ TEST_P(Golden, DecodesTheReferenceBytes) {
 INSTANTIATE_TEST_SUITE_P(Formats, Golden, testing::ValuesIn(all_formats().begin(), all_formats().end()),
                          [](const auto& row) { return std::string(row.param->name); });
 
-TEST(GoldenFolders, AreTheTable) {
+TEST(FormatFolders, AreTheTable) {
   const auto found = folders();
   ASSERT_EQ(found.size(), all_formats().size());
   size_t with_golden = 0;

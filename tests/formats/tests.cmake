@@ -1,0 +1,6 @@
+# Alone, because it compiles on all cores.
+include(ProcessorCount)
+ProcessorCount(cores)
+add_test(NAME formats.toy COMMAND ${CMAKE_COMMAND} -D SOURCE=${PROJECT_SOURCE_DIR} -D SCRATCH=${PROJECT_BINARY_DIR}/toy_format
+  -D CXX=${CMAKE_CXX_COMPILER} -D JOBS=${cores} -P ${CMAKE_CURRENT_LIST_DIR}/../toy_format/run.cmake)
+set_tests_properties(formats.toy PROPERTIES LABELS formats TIMEOUT 600 RUN_SERIAL TRUE)
