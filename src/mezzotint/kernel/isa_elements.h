@@ -12,7 +12,8 @@
 namespace mezzotint::kernel {
 namespace {
 
-// Storage types that may lie at any address and alias anything: a tensor in a file need not be aligned.
+// Storage types that may lie at any address and alias anything: a tensor in a file need not be aligned. A deduced type
+// (template argument, auto*) loses the attributes; name these where elements are accessed.
 typedef uint8_t Byte __attribute__((may_alias));
 typedef uint16_t Word __attribute__((may_alias, aligned(1)));
 typedef uint32_t Dword __attribute__((may_alias, aligned(1)));

@@ -54,8 +54,9 @@ template <class Element>
 void blocked(const void* from, int64_t rows, int64_t cols, int64_t src_stride, void* to, int64_t dst_stride) {
   constexpr int kTile = 16 / sizeof(typename Element::Stored);
   constexpr int64_t kBand = 64;  // rows; the written lines of one column of tiles are completed while they are in L1
-  const auto* src = static_cast<const typename Element::Stored*>(from);
-  auto* dst = static_cast<typename Element::Stored*>(to);
+  using Stored = typename Element::Stored;  // named: deduction by auto would drop its alignment
+  const Stored* src = static_cast<const Stored*>(from);
+  Stored* dst = static_cast<Stored*>(to);
   const int64_t full_cols = cols / kTile * kTile;
   for (int64_t r0 = 0; r0 < rows; r0 += kBand) {
     const int64_t r1 = smaller(r0 + kBand, rows), full_rows = r0 + (r1 - r0) / kTile * kTile;
