@@ -116,6 +116,11 @@ const Mutation kHeader[] = {
       m.as_text(at).insert(at, 1, '\0');
       return "header-not-json";
     },
+    [](FileModel& m, Rng& rng) -> Answer {  // a parser may take a zero byte for the end
+      m.after += '\0';
+      if (rng() % 2) m.after += pick(rng, {"{}", " ", "x"});
+      return "header-not-json";
+    },
     [](FileModel& m, Rng& rng) -> Answer {
       const size_t at = below(rng, m.header().size() - 1);
       m.as_text(at).resize(at);
@@ -278,8 +283,10 @@ const Mutation kHeader[] = {
     },
     [](FileModel& m, Rng& rng) -> Answer {
       const size_t at = m.entry_with_data(rng);
+      const auto has_data = [](const Entry& entry) { return entry.end > entry.begin; };
+      if (std::count_if(m.entries.begin(), m.entries.end(), has_data) < 2) return "";
       m.entries.erase(m.entries.begin() + static_cast<std::ptrdiff_t>(at));
-      return m.entries.empty() ? "trailing-bytes" : "trailing-bytes|data-gap";
+      return "trailing-bytes|data-gap";
     },
 };
 

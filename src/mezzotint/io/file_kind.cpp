@@ -46,12 +46,18 @@ constexpr Kind kKinds[] = {
     {"\x28\xb5\x2f\xfd", false, "archive-file", "the file is compressed by zstd", kUnpack},
     {"7z\xbc\xaf\x27\x1c", false, "archive-file", "the file is a 7z archive", kUnpack},
     {"Rar!", false, "archive-file", "the file is a RAR archive", kUnpack},
-    {"{", true, "json-file", "the file is JSON text, not a model",
-     "The index of a sharded model must be named *.index.json"},
 };
 
 bool is_space(char c) {
   return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/// JSON text begins like this; a damaged header length can begin with a brace as well.
+bool looks_like_json(std::string_view text) {
+  if (!text.starts_with('{')) return false;
+  text.remove_prefix(1);
+  while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
+  return text.starts_with('"');
 }
 
 /// A length that can be meant as one, followed by JSON: whatever it spells as text, it is a safetensors file.
@@ -73,6 +79,12 @@ void reject_other_kinds(std::string_view start, uint64_t file_bytes, const std::
   if (looks_right(start)) return;
   std::string_view trimmed = start.starts_with("\xef\xbb\xbf") ? start.substr(3) : start;
   while (!trimmed.empty() && is_space(trimmed.front())) trimmed.remove_prefix(1);
+  if (looks_like_json(trimmed))
+    throw Error({.name = "json-file",
+                 .problem = "the file is JSON text, not a model",
+                 .file = path.string(),
+                 .expected = "a safetensors file",
+                 .advice = "The index of a sharded model must be named *.index.json"});
   std::string lower(trimmed);
   std::transform(lower.begin(), lower.end(), lower.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
