@@ -338,10 +338,23 @@ TEST(Structure, WhatIsNoMatrixIsKept) {
   EXPECT_EQ(reason("a.experts.up.weight", {8, 64, 64}), "");
   EXPECT_EQ(reason("a.nonexperts.up.weight", {8, 64, 64}), "convolution");
   EXPECT_EQ(reason("a.modulation", {6, 64}), "not a layer's weight");
-  EXPECT_EQ(reason("a.weight", {64, 15}), "too small (a side of 15)");
   EXPECT_EQ(reason("a.weight", {16, 64}), "");
   EXPECT_EQ(reason("a.weight", {0, 64}), "empty");
-  EXPECT_EQ(reason("a.experts.up.weight", {2, 64, 8}), "too small (a side of 8)");
+}
+
+TEST(Structure, SmallMatricesAreNotWorthAScale) {
+  const auto reason = [](Shape shape) { return too_small_reason(shape).value_or(""); };
+  EXPECT_EQ(reason({64, 15}), "too small (a side of 15)");
+  EXPECT_EQ(reason({16, 16}), "");
+  EXPECT_EQ(reason({2, 64, 8}), "too small (a side of 8)");
+  EXPECT_EQ(reason({2, 64, 16}), "");
+}
+
+TEST(Rules, IncludeReachesSmallMatrices) {
+  RuleOptions options{.preset = &select_preset("generic"), .include = {"^tiny$"}};
+  const LayerRules rules(options);
+  EXPECT_TRUE(rules.decide("tiny.weight", Shape{1, 1}, true).quantize);
+  EXPECT_FALSE(rules.decide("other.weight", Shape{1, 1}, true).quantize);
 }
 
 TEST(Structure, Kinds) {

@@ -14,13 +14,13 @@ namespace mezzotint::convert {
 struct ConvertOptions {
   // names a format: the default of the product
   std::string to = "float8_e4m3fn";  ///< as in formats::select_format
-  std::string fallback;              ///< format for layers that `to` cannot take or that a rule keeps; "" = keep them
-  std::string preset = "auto";       ///< "auto", a preset's name, or "none" (no architecture rules at all)
-  std::string component;             ///< "" = the diffusion model (or the only one), a component's name, or "all"
-  std::vector<std::string> include;  ///< regex: quantize although a rule keeps the layer
-  std::vector<std::string> exclude;  ///< regex: keep
-  std::vector<std::string> drop;     ///< regex: leave the tensor out of the output
-  std::string layer_config;          ///< JSON text of a layer config, or ""
+  std::string fallback;  ///< format for layers that `to` cannot take, or a preset or --exclude keeps; "" = keep them
+  std::string preset = "auto";          ///< "auto", a preset's name, or "none" (no architecture rules at all)
+  std::string component;                ///< "" = the diffusion model (or the only one), a component's name, or "all"
+  std::vector<std::string> include;     ///< regex: quantize although a rule keeps the layer
+  std::vector<std::string> exclude;     ///< regex: keep
+  std::vector<std::string> drop;        ///< regex: leave the tensor out of the output
+  std::string layer_config;             ///< JSON text of a layer config, or ""
   bool layer_config_fullmatch = false;  ///< its patterns must match the whole name
   bool full_precision_matrix_mult = false;
   Rounding::Mode rounding = Rounding::Mode::nearest_even;

@@ -170,7 +170,11 @@ std::optional<std::string> structural_reason(std::string_view tensor, std::span<
   for (const int64_t side : shape) {
     if (side == 0) return "empty";
   }
-  for (const int64_t side : shape.last(2)) {
+  return std::nullopt;
+}
+
+std::optional<std::string> too_small_reason(std::span<const int64_t> shape) {
+  for (const int64_t side : shape.last(std::min<size_t>(shape.size(), 2))) {
     if (side < kSmallestSide) return fmt::format("too small (a side of {})", side);
   }
   return std::nullopt;

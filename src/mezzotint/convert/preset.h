@@ -111,9 +111,12 @@ class PresetRules {
   std::shared_ptr<const Compiled> compiled_;
 };
 
-/// Why a tensor cannot or should not be quantized whatever it is called: not a float, not a ".weight", rank other than
-/// 2 (3 for expert banks), empty, or a side below kSmallestSide.
-inline constexpr int64_t kSmallestSide = 16;
+/// Why a tensor cannot be quantized whatever it is called: not a float, not a ".weight", rank other than 2 (3 for
+/// expert banks), empty.
 std::optional<std::string> structural_reason(std::string_view tensor, std::span<const int64_t> shape, bool is_float);
+
+/// Why a matrix is not worth quantizing unless somebody asks for it by name: a side below kSmallestSide.
+inline constexpr int64_t kSmallestSide = 16;
+std::optional<std::string> too_small_reason(std::span<const int64_t> shape);
 
 }  // namespace mezzotint::convert

@@ -51,7 +51,7 @@ LayerDecision LayerRules::decide(std::string_view tensor, std::span<const int64_
   if (settings && (settings->skip || settings->selection)) {
     return apply(*settings, DecidedBy::layer_config, fmt::format("layer config '{}'", settings->key));
   }
-  LayerDecision decision = decide_without_config(tensor, layer, inner);
+  LayerDecision decision = decide_without_config(tensor, layer, inner, shape);
   // An entry without a format only adds to what the other rules decide.
   if (settings && settings->simple) decision.simple = settings->simple;
   if (settings && settings->full_precision_matrix_mult) {
@@ -60,8 +60,8 @@ LayerDecision LayerRules::decide(std::string_view tensor, std::span<const int64_
   return decision;
 }
 
-LayerDecision LayerRules::decide_without_config(std::string_view tensor, std::string_view layer,
-                                                std::string_view inner) const {
+LayerDecision LayerRules::decide_without_config(std::string_view tensor, std::string_view layer, std::string_view inner,
+                                                std::span<const int64_t> shape) const {
   const LayerSettings* rest = options_.layer_config ? options_.layer_config->fallback() : nullptr;
   if (const Regex* hit = first_match(exclude_, tensor, layer)) {
     return keep(DecidedBy::exclude, fmt::format("--exclude '{}'", hit->pattern()));
@@ -71,6 +71,7 @@ LayerDecision LayerRules::decide_without_config(std::string_view tensor, std::st
     if (rest && !rest->skip) return apply(*rest, DecidedBy::include, std::move(reason));
     return {.quantize = true, .by = DecidedBy::include, .reason = std::move(reason)};
   }
+  if (auto reason = too_small_reason(shape)) return keep(DecidedBy::generic, std::move(*reason));
   if (preset_) {
     if (const auto kept = preset_->keep_reason(inner)) {
       const bool own = kept->source == PresetRules::Source::preset;

@@ -14,9 +14,10 @@
 ///   2. layer config   the entry that wins for the layer (layer_config.h); beats everything below
 ///   3. --exclude      keeps the layer; beats --include, so that "all but these" can be said
 ///   4. --include      quantizes it, whatever the rules below say
-///   5. preset         the architecture's `keep` and `quantize` rules
-///   6. generic rules  first and last layers, embeddings, norms, modulation (generic_rules)
-///   7. otherwise      quantized; `_default` of the layer config may change the format, or keep it
+///   5. smallness      a matrix with a side below 16 is not worth a scale
+///   6. preset         the architecture's `keep` and `quantize` rules
+///   7. generic rules  first and last layers, embeddings, norms, modulation (generic_rules)
+///   8. otherwise      quantized; `_default` of the layer config may change the format, or keep it
 namespace mezzotint::convert {
 
 enum class DecidedBy : uint8_t { structure, layer_config, exclude, include, preset, generic, otherwise };
@@ -48,7 +49,8 @@ class LayerRules {
   LayerDecision decide(std::string_view tensor, std::span<const int64_t> shape, bool is_float) const;
 
  private:
-  LayerDecision decide_without_config(std::string_view tensor, std::string_view layer, std::string_view inner) const;
+  LayerDecision decide_without_config(std::string_view tensor, std::string_view layer, std::string_view inner,
+                                      std::span<const int64_t> shape) const;
 
   RuleOptions options_;
   std::vector<Regex> include_, exclude_;
