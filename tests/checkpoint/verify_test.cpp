@@ -121,7 +121,7 @@ TEST_F(Verify, RunsCoverEveryElementOnce) {
   const Model model = open(file);
   const WeightValues values(model, 0);
   uint64_t next = 0;
-  for (const Run& run : cut_runs(values, nullptr, 4)) {
+  for (const checkpoint::Run& run : cut_runs(values, nullptr, 4)) {
     EXPECT_EQ(run.first, next);
     next += run.count;
     EXPECT_LE(run.count, 4u);

@@ -63,7 +63,7 @@ class Verifier {
     for (const auto& [text, sum] : sums) {
       if (sum.elements > 0)
         add(Severity::note, "bits-per-weight", text,
-            fmt::format("{} layers are stored as {}, in {:.3f} bits per weight.", sum.layers, text,
+            fmt::format("{} layers, stored in {:.3f} bits per weight.", sum.layers,
                         8.0 * static_cast<double>(sum.bytes) / static_cast<double>(sum.elements)));
       if (sum.format->support.comfyui) continue;
       const auto nearest = sum.format->support.nearest;

@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/cli/model_options.h"
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/io/reader.h"
@@ -110,9 +111,7 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
                      "Old names for --max-memory: off 8GiB, minimal 4GiB, balanced 1GiB, aggressive 256MiB, auto 1GiB"),
       how)
       ->type_name("NAME");
-  group(app.add_option("-j,--threads", a.threads, "Threads. Default: all cores"), how)
-      ->type_name("N")
-      ->check(CLI::Range(1, 4096));
+  add_threads_option(app, a.threads);
 }
 
 convert::ConvertOptions read_options(const ConversionArguments& a) {

@@ -18,6 +18,12 @@ inline void add_output_options(CLI::App& app, OutputArguments& arguments, const 
   app.add_flag("-q,--quiet", arguments.quiet, "No progress and no summary");
 }
 
+inline void add_threads_option(CLI::App& app, int& threads) {
+  app.add_option("-j,--threads", threads, "Threads. Default: all cores")
+      ->type_name("N")
+      ->check(CLI::Range(1, 4096).description(""));
+}
+
 inline void add_json_option(CLI::App& app, bool& json) {
   app.add_flag("--json", json, "Print JSON on stdout (docs/cli.md describes it)");
 }

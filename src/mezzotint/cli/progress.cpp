@@ -13,7 +13,7 @@ namespace {
 
 constexpr auto kBarInterval = std::chrono::milliseconds(100);
 constexpr auto kLineInterval = std::chrono::seconds(5);
-constexpr int kBarWidth = 24;
+constexpr int kWidestBar = 24;
 
 }  // namespace
 
@@ -48,10 +48,13 @@ void ProgressDisplay::update(uint64_t bytes_done, uint64_t bytes_total, std::str
 }
 
 void ProgressDisplay::draw_bar(const std::string& numbers, double fraction, std::string_view current) {
-  const int full = std::clamp(static_cast<int>(fraction * kBarWidth), 0, kBarWidth);
-  std::string line = fmt::format("{} [{:=<{}}{: <{}}] {}  {}", verb_, "", full, "", kBarWidth - full, numbers, current);
-  const auto width = static_cast<size_t>(std::max(terminal_width() - 1, 1));
-  if (line.size() > width) line.resize(width);
+  const int width = std::max(terminal_width() - 1, 1);
+  // The numbers matter more than the bar, the bar more than the name of the tensor.
+  const int room = width - static_cast<int>(verb_.size() + numbers.size()) - 4;
+  const int bar = std::clamp(room, 4, kWidestBar);
+  const int full = std::clamp(static_cast<int>(fraction * bar), 0, bar);
+  std::string line = fmt::format("{} [{:=<{}}{: <{}}] {}  {}", verb_, "", full, "", bar - full, numbers, current);
+  if (line.size() > static_cast<size_t>(width)) line.resize(static_cast<size_t>(width));
   fmt::print(stderr, "\r{}\033[K", line);
   std::fflush(stderr);
   drawn_ = true;

@@ -103,9 +103,7 @@ void add_compare(CLI::App& app, Context& context) {
   sub->add_option("a", arguments->a, "The original: file, index or folder")->required()->type_name("A");
   sub->add_option("b", arguments->b, "The other one")->required()->type_name("B");
   sub->add_option("--top", arguments->top, "Layers to print, worst first. Default: 10")->type_name("N");
-  sub->add_option("-j,--threads", arguments->threads, "Threads. Default: all cores")
-      ->type_name("N")
-      ->check(CLI::Range(1, 4096));
+  add_threads_option(*sub, arguments->threads);
   add_json_option(*sub, arguments->json);
   sub->add_flag("-q,--quiet", arguments->quiet, "No progress");
   sub->callback([arguments, &context] { context.action = [arguments] { return run_compare(*arguments); }; });

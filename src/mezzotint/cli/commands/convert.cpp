@@ -41,7 +41,7 @@ std::vector<Job> plan_jobs(const Arguments& arguments) {
   for (const auto& input : inputs) {
     auto model = checkpoint::Model::open(input);
     const auto output = convert::choose_output(input, arguments.output.output, label, inputs.size() > 1);
-    auto plan = convert::make_plan(model, output, options, arguments.conversion.threads);
+    auto plan = convert::make_plan(model, output, options, convert::thread_count(arguments.conversion.threads));
     convert::refuse_input_as_output(model.source(), plan.layout);
     if (!outputs.insert(output).second)
       throw UsageError(fmt::format("Two inputs would be written to {}; convert them apart.", output.string()));

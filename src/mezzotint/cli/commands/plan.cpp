@@ -9,6 +9,7 @@
 #include "mezzotint/cli/messages.h"
 #include "mezzotint/cli/model_options.h"
 #include "mezzotint/cli/plan_text.h"
+#include "mezzotint/convert/execute.h"
 #include "mezzotint/convert/layer_config.h"
 #include "mezzotint/convert/paths.h"
 #include "mezzotint/convert/recipe.h"
@@ -47,7 +48,7 @@ int run_plan(const Arguments& arguments) {
   const auto model = checkpoint::Model::open(arguments.input);
   const auto output = convert::choose_output(arguments.input, arguments.output,
                                              convert::file_label(formats::select_format(options.to)), false);
-  const auto plan = convert::make_plan(model, output, options, arguments.conversion.threads);
+  const auto plan = convert::make_plan(model, output, options, convert::thread_count(arguments.conversion.threads));
   for (const auto& warning : plan.warnings) warn(warning);
   if (!arguments.save.empty()) save_text(arguments.save, convert::to_json(plan));
   if (!arguments.save_recipe.empty()) save_text(arguments.save_recipe, convert::recipe_json(plan.options));

@@ -94,9 +94,7 @@ void add_verify(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("verify", "Check that files are sound; exit code 3 if one is not");
   sub->add_option("files", arguments->files, "Files, indexes or folders")->required()->type_name("FILE");
   sub->add_flag("--header-only", arguments->header_only, "Do not read the weights, only headers, scales and markers");
-  sub->add_option("-j,--threads", arguments->threads, "Threads. Default: all cores")
-      ->type_name("N")
-      ->check(CLI::Range(1, 4096));
+  add_threads_option(*sub, arguments->threads);
   add_json_option(*sub, arguments->json);
   sub->add_flag("-q,--quiet", arguments->quiet, "No progress and no notes");
   sub->callback([arguments, &context] { context.action = [arguments] { return run_verify(*arguments); }; });
