@@ -10,7 +10,7 @@ install(TARGETS mezzotint_core EXPORT mezzotintTargets
 install(EXPORT mezzotintTargets NAMESPACE mezzotint:: DESTINATION ${package_dir})
 # A format's own headers stay private: everything is reached through the table of formats.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/src/mezzotint DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-  FILES_MATCHING PATTERN "*.h" REGEX "/src/mezzotint/cli/" EXCLUDE REGEX "/src/mezzotint/formats/[^/]+/" EXCLUDE)
+  FILES_MATCHING PATTERN "*.h" REGEX "/src/mezzotint/(cli|convert/presets|formats/[^/.]+)$" EXCLUDE)
 install(DIRECTORY ${PROJECT_BINARY_DIR}/generated/mezzotint DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING PATTERN "*.h")
 

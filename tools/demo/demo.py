@@ -25,7 +25,7 @@ SHAPE = ROOT / "tools" / "shapes" / "wan2.2-ti2v-5b.json"
 TARGETS = [
     ("float8_e4m3fn", "fp8, one scale a layer"),
     ("int8_row", "int8, one scale a row"),
-    ("int8_tensorwise:scaling=tensor", "int8, one scale a layer"),
+    ("int8_tensor", "int8, one scale a layer"),
     ("int8_blockwise", "int8, one scale a 128 x 128 block"),
     ("float8_e5m2", "fp8 with a wider range, one scale a layer"),
 ]
