@@ -114,7 +114,7 @@ const Mutation kHeader[] = {
     [](FileModel& m, Rng& rng) -> Answer {
       const size_t at = below(rng, m.header().size());
       m.as_text(at).insert(at, 1, '\0');
-      return "header-not-json";
+      return "header-not-json|header-not-utf8";  // the latter inside a character
     },
     [](FileModel& m, Rng& rng) -> Answer {  // a parser may take a zero byte for the end
       m.after += '\0';
@@ -122,7 +122,7 @@ const Mutation kHeader[] = {
       return "header-not-json";
     },
     [](FileModel& m, Rng& rng) -> Answer {
-      const size_t at = below(rng, m.header().size() - 1);
+      const size_t at = below(rng, m.header().size());
       m.as_text(at).resize(at);
       m.touch_all();
       return m.text->empty() ? "header-length-zero" : "header-not-json|header-not-utf8";
