@@ -50,8 +50,9 @@ TEST_F(Repair, MissingMarkersComeBack) {
   RawFile file = sound_fp8_file();
   std::erase_if(file.tensors, [](const auto& entry) { return entry.first.ends_with("comfy_quant"); });
   file.metadata.erase("_quantization_metadata");
-  expect_equal(mend(file), sound_fp8_file());
-  EXPECT_EQ(mend(file).metadata.at("title"), "sound");
+  const RawFile after = mend(file);
+  expect_equal(after, sound_fp8_file());
+  EXPECT_EQ(after.metadata.at("title"), "sound");
 }
 
 TEST_F(Repair, OneFormOfMarkersIsCompletedByTheOther) {
