@@ -50,6 +50,7 @@ class ConvertTest(CliTest):
                     warning = self.run_cli("convert", self.model, "--dry-run", "--to", entry["name"]).stderr
                     self.assertIn("ComfyUI cannot load", warning)
                     self.assertIn(entry["nearest"], warning)
+                    self.assertIn("ComfyUI cannot load", str(result["warnings"]))
 
     def test_dry_run_changes_nothing(self):
         before = self.listing()
@@ -162,8 +163,8 @@ class ConvertTest(CliTest):
         fails("output-is-input", self.model, "-o", "soft.safetensors", "--force")
 
     def test_unwritable_folder(self):
-        # /proc takes no new files, from root either.
-        self.assertIn("[folder-not-writable]", self.run_cli("convert", self.model, "-o", "/proc/o.safetensors", code=1).stderr)
+        # /sys takes no new files, from root either.
+        self.assertIn("[folder-not-writable]", self.run_cli("convert", self.model, "-o", "/sys/o.safetensors", code=1).stderr)
 
     def test_unwritable_place(self):
         # Holds for root too: a file is no folder.

@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 
+import case
 import checkpoints
 from case import HIDDEN, LISTED, CliTest
 
@@ -75,7 +76,7 @@ class InspectTest(CliTest):
         quantized = self.run_json("inspect", "q.safetensors", "--layers")
         self.assertEqual(quantized["quantized_layers"], 4)
         self.assertTrue(quantized["comfyui_loads"])
-        self.assertEqual(quantized["dialects"], ["header"])
+        self.assertEqual(quantized["dialects"], ["comfy_quant", "header"])
         self.assertAlmostEqual(quantized["bits_per_weight"], 8 + 8 * 4 / (64 * 64))
         self.assertIn("float8_e4m3fn", str(quantized["recipe"]))
         self.assertEqual({layer["stored"] for layer in quantized["layers"] if layer["marker"]},
@@ -264,6 +265,12 @@ COMP_WORDS=(mezzotint con); COMP_CWORD=1; _mezzotint; echo "${COMPREPLY[@]}"
 """
         result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
         self.assertEqual(result.stdout.split(), ["--dry-run", "convert"])
+
+    def test_full_disk_behind_stdout(self):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([case.PROGRAM, "formats", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("mezzotint: error:", result.stderr)
 
     def test_man(self):
         self.run_cli("man", "--output", "pages")

@@ -69,7 +69,9 @@ void build_app(CLI::App& app, Context& context) {
 
 int run(int argc, char** argv) {
   try {
-    return parse_and_run(argc, argv);
+    const int code = parse_and_run(argc, argv);
+    if (std::fflush(stdout) != 0) return complain("standard output cannot be written.", kFailed);
+    return code;
   } catch (const UsageError& error) {
     return complain(error.what(), kUsage);
   } catch (const Error& error) {

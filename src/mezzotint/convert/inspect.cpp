@@ -80,7 +80,10 @@ Inspection inspect(const Model& model) {
   std::stable_sort(result.shares.begin(), result.shares.end(),
                    [](const StorageShare& a, const StorageShare& b) { return a.bytes > b.bytes; });
   std::set<std::string_view> dialects;
-  for (const Layer& layer : model.layers()) dialects.insert(checkpoint::name(layer.dialect));
+  for (const Layer& layer : model.layers()) {
+    dialects.insert(checkpoint::name(layer.dialect));
+    if (layer.marker_tensor) dialects.insert(checkpoint::name(checkpoint::Dialect::comfy_quant));
+  }
   result.dialects.assign(dialects.begin(), dialects.end());
   result.file_bytes = model.source().total_bytes();
   if (matrix_elements > 0)

@@ -33,7 +33,7 @@ struct Inspection {
   uint64_t elements = 0;  ///< of all weights and plain tensors
   /// Stored bits of all weights with two or more dimensions, with their parameters, by their elements; 0 without any.
   double bits_per_weight = 0;
-  std::vector<std::string> dialects;  ///< of the quantized layers, e.g. "comfy_quant"
+  std::vector<std::string> dialects;  ///< every form of marking that occurs, e.g. "comfy_quant"
   bool comfyui_loads = false;         ///< every quantized layer is in a format that ComfyUI's own ops load
   std::optional<std::string> recipe;  ///< JSON, if the header holds one
 };

@@ -72,6 +72,8 @@ size_t quantized_layers(const convert::Plan& plan) {
 nlohmann::ordered_json outcome_json(const Job& job, const convert::Outcome& outcome) {
   auto files = nlohmann::ordered_json::array();
   for (const auto& file : job.plan.layout.files) files.push_back({{"path", file.path.string()}, {"bytes", file.bytes}});
+  auto warnings = job.plan.warnings;
+  warnings.insert(warnings.end(), outcome.warnings.begin(), outcome.warnings.end());
   return {{"input", job.plan.input.string()},
           {"output", job.plan.output.string()},
           {"files", std::move(files)},
@@ -84,7 +86,7 @@ nlohmann::ordered_json outcome_json(const Job& job, const convert::Outcome& outc
           {"rows_resumed", outcome.rows_resumed},
           {"cancelled", outcome.cancelled},
           {"notes", job.plan.notes},
-          {"warnings", outcome.warnings}};
+          {"warnings", warnings}};
 }
 
 void print_outcome(const Job& job, const convert::Outcome& outcome) {
