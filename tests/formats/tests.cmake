@@ -1,3 +1,7 @@
+if(MEZZOTINT_SANITIZE OR MEZZOTINT_EXTRA_FORMATS)
+  return()  # the release build does it, and a build with more formats must not nest
+endif()
+
 # Alone, because it compiles on all cores.
 include(ProcessorCount)
 ProcessorCount(cores)
