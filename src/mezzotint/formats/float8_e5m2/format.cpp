@@ -15,7 +15,7 @@ const Format format_float8_e5m2{
     .aliases = kAliases,
     .support = {.comfyui = true,
                 .loaders = "ComfyUI (layers and embeddings)",
-                .fast_on = "no GPU; ComfyUI dequantizes it"},
+                .fast_on = "CPUs; expect ComfyUI to dequantize it on GPUs"},
     .describe = [](const LayerFacts& facts,
                    const Options& options) { return Codec::describe(format_float8_e5m2, facts, options); },
     .choose_plan = Codec::choose_plan,
