@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "mezzotint/checkpoint/marker.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/components.h"
 #include "mezzotint/convert/detect.h"
 #include "mezzotint/convert/plan_output.h"
@@ -206,7 +207,12 @@ class Planner {
   void consider_activation(size_t tensor, const Layer& layer) {
     const auto wanted = wanted_for_layer(layer);
     if (dropped(tensors_[layer.parts[0]].name)) return add_drop(tensor, "its layer is dropped");
-    if (!wanted.layout) return add_copy(tensor, "activation scale of a layer that keeps its codes");
+    if (!wanted.layout) {
+      add_copy(tensor, "activation scale of a layer that keeps its codes");
+      const auto suffix = checkpoint::canonical_suffix(checkpoint::split_name(tensors_[tensor].name).second);
+      plan_.rows.back().stored_as = layer.name + "." + std::string(suffix);
+      return;
+    }
     add_drop(tensor,
              fmt::format("activation scale of {}, not of {}", layer.layout.format->name, wanted.selection.label()));
   }

@@ -25,11 +25,12 @@ std::string_view name(Action action);
 struct PlanRow {
   std::string name;  ///< layer name (weights that are or become quantized) or tensor name
   Action action = Action::copy;
-  std::string from;                        ///< format label or dtype
-  std::string to;                          ///< format label or dtype; "" when dropped
-  std::string reason;                      ///< why, one clause
-  Shape shape;                             ///< logical shape of the weight or tensor
-  size_t source = 0;                       ///< source tensor: the weight (or the tensor itself)
+  std::string stored_as;  ///< copies: name in the output where it differs (old spellings of activation scales)
+  std::string from;       ///< format label or dtype
+  std::string to;         ///< format label or dtype; "" when dropped
+  std::string reason;     ///< why, one clause
+  Shape shape;            ///< logical shape of the weight or tensor
+  size_t source = 0;      ///< source tensor: the weight (or the tensor itself)
   size_t layer = checkpoint::Model::npos;  ///< source layer, if it is quantized
   std::optional<formats::Layout> layout;   ///< of the output, for keep_codes, encode and reencode
   int effort = 0;                          ///< of choosing its parameters (formats::ChooseOptions)

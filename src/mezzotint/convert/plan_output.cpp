@@ -47,7 +47,8 @@ void lay_out_output(Plan& plan, const checkpoint::Model& model,
     if (row.action == Action::drop) continue;
     row.output = plan.specs.size();
     if (row.action == Action::copy) {
-      add_spec(plan, row, tensors[row.source].name, tensors[row.source].dtype, tensors[row.source].shape);
+      add_spec(plan, row, row.stored_as.empty() ? tensors[row.source].name : row.stored_as, tensors[row.source].dtype,
+               tensors[row.source].shape);
     } else {
       const std::string& weight = tensors[row.source].name;
       const std::string layer = weight.substr(0, weight.rfind('.') == std::string::npos ? 0 : weight.rfind('.'));
