@@ -17,7 +17,8 @@ endif()
 # BLAS) must come as an archive too; the check fails where it does not.
 if(MEZZOTINT_STATIC)
   set(CMAKE_FIND_LIBRARY_SUFFIXES .a)
-  add_link_options(-static-libstdc++ -static-libgcc)
+  # Collecting sections drops the parts of libstdc++ that ask for a newer glibc (arc4random) and are not used.
+  add_link_options(-static-libstdc++ -static-libgcc -Wl,--gc-sections)
 endif()
 
 find_program(MEZZOTINT_CCACHE ccache)
