@@ -11,10 +11,20 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kMaxMarkerBytes = 1 << 20;
+constexpr size_t kMaxDepth = 64;
 
 // Keys that change what ComfyUI computes; others (orig_dtype, per_row, ...) may differ between the two marker forms.
-constexpr std::string_view kEffectiveKeys[] = {"format",       "convrot",    "convrot_groupsize",
-                                               "linear_dtype", "group_size", "full_precision_matrix_mult"};
+// A writer may leave out what is the default.
+struct EffectiveKey {
+  std::string_view name;
+  json otherwise;
+};
+const std::vector<EffectiveKey>& effective_keys() {
+  static const std::vector<EffectiveKey> keys = {{"format", nullptr},        {"convrot", false},
+                                                 {"convrot_groupsize", 256}, {"linear_dtype", "int4"},
+                                                 {"group_size", nullptr},    {"full_precision_matrix_mult", false}};
+  return keys;
+}
 
 // An older writer nested the options under "params"; the top level wins where both exist.
 void flatten_params(json& object) {
@@ -51,7 +61,7 @@ void read_header_form(const io::Source& source, MarkerSet& set, std::vector<Find
   const auto complain = [&](std::string message) {
     findings.push_back({Severity::error, "bad-header-metadata", std::string(kHeaderKey), std::move(message), true});
   };
-  const json root = json::parse(*text, nullptr, false);
+  const json root = parse_foreign_json(*text);
   if (root.is_discarded()) return complain("The header's _quantization_metadata is not JSON.");
   if (!root.is_object() || !root.contains("layers") || !root["layers"].is_object())
     return complain("The header's _quantization_metadata has no object 'layers'; ComfyUI stops with a KeyError.");
@@ -67,6 +77,7 @@ void read_header_form(const io::Source& source, MarkerSet& set, std::vector<Find
                           "The header's entry for this layer names no format; ComfyUI refuses it.", false});
       continue;
     }
+    std::string verbatim = object.dump();
     flatten_params(object);
     const std::string layer = resolve_layer(source, name);
     if (layer != name)
@@ -80,7 +91,7 @@ void read_header_form(const io::Source& source, MarkerSet& set, std::vector<Find
                           "The header has a marker for this layer, but the file has no weight of that name.", true});
       continue;
     }
-    set.layers[layer] = {std::move(object), Dialect::header};
+    set.layers[layer] = {std::move(object), std::move(verbatim), Dialect::header};
   }
   if (bare > 0)
     complain(
@@ -100,24 +111,25 @@ void read_tensor_form(const io::Source& source, MarkerSet& set, std::vector<Find
     if (bytes && tensors[i].bytes <= kMaxMarkerBytes) {
       const auto raw = source.read_all(i);
       const auto* begin = reinterpret_cast<const char*>(raw.data());
-      object = json::parse(begin, begin + raw.size(), nullptr, false);
+      object = parse_foreign_json({begin, raw.size()});
     }
     if (!object.is_object() || !object.contains("format") || !object["format"].is_string()) {
       findings.push_back({Severity::error, "bad-marker", std::string(layer),
                           "The .comfy_quant tensor does not hold a JSON object with a 'format'.", true});
       continue;
     }
+    std::string verbatim = object.dump();
     flatten_params(object);
     const auto header = set.layers.find(layer);
     if (header == set.layers.end()) {
-      set.layers[std::string(layer)] = {std::move(object), Dialect::comfy_quant};
+      set.layers[std::string(layer)] = {std::move(object), std::move(verbatim), Dialect::comfy_quant};
       continue;
     }
-    for (const auto key : kEffectiveKeys) {
-      const auto value_or_null = [&](const json& from) {
-        return from.contains(key) ? from.at(std::string(key)) : json();
+    for (const auto& [key, otherwise] : effective_keys()) {
+      const auto value_or_default = [&](const json& from) {
+        return from.contains(key) ? from.at(std::string(key)) : otherwise;
       };
-      const json ours = value_or_null(object), theirs = value_or_null(header->second.object);
+      const json ours = value_or_default(object), theirs = value_or_default(header->second.object);
       // Block and group sizes are implied by the format in some writers' header form.
       if (ours == theirs || (key == "group_size" && (ours.is_null() || theirs.is_null()))) continue;
       findings.push_back({Severity::error, "markers-disagree", std::string(layer),
@@ -134,7 +146,7 @@ void read_legacy_form(const io::Source& source, MarkerSet& set) {
   const auto& tensors = source.tensors();
   for (size_t i = 0; i < tensors.size(); ++i) {
     const auto [layer, suffix] = split_name(tensors[i].name);
-    if (suffix != "scaled_fp8") continue;
+    if (suffix != kFileMarker) continue;
     LegacyMarker marker;
     marker.prefix = layer.empty() ? std::string() : std::string(layer) + ".";
     marker.tensor = i;
@@ -144,6 +156,27 @@ void read_legacy_form(const io::Source& source, MarkerSet& set) {
 }
 
 }  // namespace
+
+json parse_foreign_json(std::string_view text) {
+  size_t depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > kMaxDepth) return json(json::value_t::discarded);
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      --depth;
+    }
+  }
+  return json::parse(text, nullptr, false);
+}
 
 MarkerSet read_markers(const io::Source& source, std::vector<Finding>& findings) {
   MarkerSet set;

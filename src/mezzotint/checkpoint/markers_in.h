@@ -12,6 +12,7 @@ namespace mezzotint::checkpoint {
 
 struct LayerMarker {
   nlohmann::json object;  ///< nested "params" flattened
+  std::string verbatim;   ///< as the file has it, for layers that are only carried along
   Dialect dialect = Dialect::comfy_quant;
 };
 
@@ -28,6 +29,10 @@ struct MarkerSet {
   std::vector<LegacyMarker> legacy;                        ///< only where there is no header metadata
   bool has_header = false;
 };
+
+/// Parses JSON that somebody else wrote: a discarded value where it is none, or nests so deeply that handling it would
+/// exhaust the stack.
+nlohmann::json parse_foreign_json(std::string_view text);
 
 MarkerSet read_markers(const io::Source& source, std::vector<Finding>& findings);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cassert>
+#include <cstring>
 #include <map>
 #include <unordered_map>
 
@@ -41,6 +42,7 @@ class ModelBuilder {
   void build() {
     model_.roles_.assign(tensors_.size(), Role::plain);
     model_.layer_of_.assign(tensors_.size(), Model::npos);
+    model_.foreign_.assign(tensors_.size(), false);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const auto [layer, suffix] = split_name(tensors_[i].name);
       groups_[layer].push_back({canonical_suffix(suffix), i});
@@ -49,9 +51,11 @@ class ModelBuilder {
     model_.has_header_metadata_ = markers_.has_header;
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const auto [layer, suffix] = split_name(tensors_[i].name);
-      if (suffix == "weight") consider(layer, i);
+      // A weight without a layer's name is no loader's layer.
+      if (suffix == "weight" && !layer.empty()) consider(layer, i);
+      // Where the header has metadata the marker has no say, but it is one all the same.
+      if (suffix == kFileMarker) model_.roles_[i] = Role::file_marker;
     }
-    for (const auto& legacy : markers_.legacy) model_.roles_[legacy.tensor] = Role::file_marker;
     find_orphans();
   }
 
@@ -62,9 +66,11 @@ class ModelBuilder {
   };
 
   const LegacyMarker* legacy_marker(std::string_view layer) const {
+    const LegacyMarker* best = nullptr;
     for (const auto& marker : markers_.legacy)
-      if (layer.starts_with(marker.prefix)) return &marker;
-    return nullptr;
+      if (layer.starts_with(marker.prefix) && (best == nullptr || marker.prefix.size() > best->prefix.size()))
+        best = &marker;
+    return best;
   }
 
   void consider(std::string_view layer, size_t weight) {
@@ -109,8 +115,8 @@ class ModelBuilder {
            fmt::format("The marker says '{}', which this program does not know or a {} weight of shape {} cannot be.",
                        label, mezzotint::name(tensors_[weight].dtype), to_string(tensors_[weight].shape)),
            false});
-    model_.foreign_layers_.emplace_back(layer, marker->second.object.dump());
-    for (const Sibling& sibling : groups_.at(layer)) foreign_.emplace(sibling.tensor, true);
+    model_.foreign_layers_.emplace_back(layer, marker->second.verbatim);
+    for (const Sibling& sibling : groups_.at(layer)) model_.foreign_[sibling.tensor] = true;
   }
 
   void add_layer(std::string_view layer, size_t weight, formats::Recognition found, const std::string& label,
@@ -147,7 +153,7 @@ class ModelBuilder {
     for (const auto& [suffix, member] :
          {std::pair{kInputScale, &Layer::input_scale}, std::pair{kPreQuantScale, &Layer::pre_quant_scale}}) {
       const size_t tensor = sibling(layer, suffix);
-      if (tensor == io::Source::npos) continue;
+      if (tensor == io::Source::npos || is_unit_placeholder(entry.dialect, tensor)) continue;
       entry.*member = tensor;
       claim(tensor, index, Role::activation);
     }
@@ -187,24 +193,50 @@ class ModelBuilder {
 
   void find_orphans() {
     for (size_t i = 0; i < tensors_.size(); ++i) {
-      if (model_.roles_[i] != Role::plain || foreign_.count(i) != 0) continue;
+      if (model_.roles_[i] != Role::plain || model_.foreign_[i]) continue;
       const auto [layer, suffix] = split_name(tensors_[i].name);
       if (!is_quantization_suffix(canonical_suffix(suffix))) continue;
       model_.roles_[i] = Role::orphan;
-      const bool legacy_dummy = legacy_marker(layer) != nullptr;
+      const bool placeholder = legacy_marker(layer) != nullptr && is_placeholder(layer, i);
       model_.findings_.push_back(
-          {legacy_dummy ? Severity::note : Severity::error, suffix == kMarkerSuffix ? "orphan-marker" : "orphan-scale",
+          {placeholder ? Severity::note : Severity::error, suffix == kMarkerSuffix ? "orphan-marker" : "orphan-scale",
            tensors_[i].name,
-           legacy_dummy ? "A placeholder scale beside a weight that is not quantized."
-                        : "No quantized weight belongs to this tensor; loaders ignore it or fail far away.",
+           placeholder ? "A placeholder of the legacy dialect, which loaders leave out."
+                       : "No quantized weight belongs to this tensor; loaders ignore it or fail far away.",
            true});
     }
   }
 
+  /// Legacy writers put scales beside every weight, and an activation scale of one where none was measured. The scale
+  /// of a weight of one-byte codes is no placeholder, even where we cannot read it.
+  bool is_placeholder(std::string_view layer, size_t tensor) const {
+    const size_t weight = sibling(layer, "weight");
+    if (weight == io::Source::npos) return false;
+    const DType dtype = tensors_[weight].dtype;
+    if (dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16) return true;
+    return model_.roles_[weight] == Role::codes && is_unit_placeholder(Dialect::scaled_fp8, tensor);
+  }
+
+  /// ComfyUI leaves out `scale_input` where it is 1.
+  bool is_unit_placeholder(Dialect dialect, size_t tensor) const {
+    const io::TensorInfo& info = tensors_[tensor];
+    if (dialect != Dialect::scaled_fp8 || !info.name.ends_with(".scale_input") || !facts(info.dtype).is_float ||
+        element_count(info.shape) != uint64_t{1} || facts(info.dtype).bits < 16)
+      return false;
+    const auto bytes = formats::canonical_parameter({std::string(kInputScale), DType::f32, {}}, info.dtype, info.shape,
+                                                    model_.source_.read_all(tensor));
+    float value = 0;
+    std::memcpy(&value, bytes.data(), sizeof value);
+    return value == 1.0f;
+  }
+
+  /// Today's spelling wins over an older one of the same thing.
   size_t sibling(std::string_view layer, std::string_view suffix) const {
+    size_t found = io::Source::npos;
     for (const Sibling& entry : groups_.at(layer))
-      if (entry.suffix == suffix) return entry.tensor;
-    return io::Source::npos;
+      if (entry.suffix == suffix && (found == io::Source::npos || tensors_[entry.tensor].name.ends_with(suffix)))
+        found = entry.tensor;
+    return found;
   }
 
   void claim(size_t tensor, size_t layer, Role role) {
@@ -216,7 +248,6 @@ class ModelBuilder {
   const std::vector<io::TensorInfo>& tensors_;
   std::unordered_map<std::string_view, std::vector<Sibling>> groups_;
   MarkerSet markers_;
-  std::unordered_map<size_t, bool> foreign_;  // tensors of layers in a format that is not compiled in
 };
 
 Model::Model(io::Source source) : source_(std::move(source)) {

@@ -40,7 +40,7 @@ struct Layer {
 
 /// What one source tensor is.
 enum class Role : uint8_t {
-  plain,        ///< not part of quantization
+  plain,        ///< not part of quantization, or of a foreign layer
   codes,        ///< weight of a quantized layer
   parameter,    ///< scale or other parameter of a quantized layer
   activation,   ///< input_scale or pre_quant_scale of a quantized layer
@@ -64,8 +64,11 @@ class Model {
   const std::vector<Finding>& findings() const { return findings_; }
   bool has_header_metadata() const { return has_header_metadata_; }
   /// Layers marked with a format that is not compiled in, as (name, marker text). Their tensors are plain: they can be
-  /// copied but not decoded.
+  /// copied but not decoded. The same goes for a weight whose dtype its marker's format cannot have. The text says what
+  /// the file says, in a spelling of JSON of our own.
   const std::vector<std::pair<std::string, std::string>>& foreign_layers() const { return foreign_layers_; }
+  /// Whether a tensor stands beside the weight of a foreign layer, or is it.
+  bool is_foreign(size_t tensor) const { return foreign_[tensor]; }
 
   /// Parameters of a layer, converted to the canonical dtypes and shapes. [0] (codes) is empty.
   formats::Parameters parameters(const Layer& layer) const;
@@ -80,6 +83,7 @@ class Model {
   std::vector<size_t> layer_of_;
   std::vector<Finding> findings_;
   std::vector<std::pair<std::string, std::string>> foreign_layers_;
+  std::vector<bool> foreign_;
   bool has_header_metadata_ = false;
 };
 

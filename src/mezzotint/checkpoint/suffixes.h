@@ -9,6 +9,7 @@ namespace mezzotint::checkpoint {
 
 inline constexpr std::string_view kInputScale = "input_scale";
 inline constexpr std::string_view kPreQuantScale = "pre_quant_scale";
+inline constexpr std::string_view kFileMarker = "scaled_fp8";  ///< of a whole file or prefix, in the legacy dialect
 
 /// "a.b.weight" -> {"a.b", "weight"}; a name without a dot has an empty layer.
 std::pair<std::string_view, std::string_view> split_name(std::string_view tensor);
