@@ -9,6 +9,7 @@
 #include "mezzotint/convert/pipeline.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/io/hash.h"
+#include "mezzotint/io/platform.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -25,6 +26,17 @@ uint64_t fingerprint(const Plan& plan, const checkpoint::Model& model) {
   hash.add(kVersion).add(model.source().fingerprint()).add(recipe_json(plan.options));
   for (const auto& file : plan.layout.files) hash.add(file.header);
   return hash.value();
+}
+
+/// A new run empties the .partial file before it has a journal of its own: killed in between, it must not leave an
+/// older journal that vouches for those bytes. The lock keeps the journal of a run that is still at work.
+void forget_earlier_run(const Plan& plan, const std::filesystem::path& journal) {
+  namespace platform = io::platform;
+  if (platform::file_type(journal) == platform::FileType::missing) return;
+  const auto partial = io::partial_path(plan.layout.files.front().path);
+  if (platform::file_type(partial) == platform::FileType::missing) return platform::remove(journal);
+  const auto file = platform::File::open_write(partial, false);
+  if (file.try_lock() != platform::File::Lock::busy) platform::remove(journal);
 }
 
 /// Calls the user's callback at most ~20 times a second.
@@ -53,7 +65,9 @@ int thread_count(int wanted) {
 
 Outcome execute(const Plan& plan, const checkpoint::Model& model, const ExecuteOptions& options) {
   const auto start = Clock::now();
-  const auto threads = static_cast<size_t>(thread_count(options.threads > 0 ? options.threads : plan.threads));
+  // Never more than the plan's: its memory was counted for so many.
+  const auto threads =
+      static_cast<size_t>(std::max(1, options.threads > 0 ? std::min(options.threads, plan.threads) : plan.threads));
   const auto journal_path = Journal::path_for(plan.output);
   const uint64_t identity = fingerprint(plan, model);
 
@@ -65,6 +79,7 @@ Outcome execute(const Plan& plan, const checkpoint::Model& model, const ExecuteO
       });
   if (!resume) done.clear();
 
+  if (!resume) forget_earlier_run(plan, journal_path);
   io::Writer writer(plan.layout, resume ? io::Writer::Mode::resume : io::Writer::Mode::create, options.overwrite);
   if (resume) writer.sync();
   Journal journal(journal_path, identity, done);

@@ -25,7 +25,8 @@ std::filesystem::path Journal::path_for(const std::filesystem::path& output) {
 std::vector<size_t> Journal::read(const std::filesystem::path& path, uint64_t fingerprint) {
   std::ifstream file(path);
   std::string line;
-  if (!std::getline(file, line)) return {};
+  // A first line that is cut off names no run: the machine stopped before any of it was on disk.
+  if (!std::getline(file, line) || file.eof()) return {};
   if (line != identity(fingerprint))
     throw Error(
         {.name = "resume-mismatch",
@@ -35,7 +36,8 @@ std::vector<size_t> Journal::read(const std::filesystem::path& path, uint64_t fi
          .found = line,
          .advice = "Run without --resume to start over."});
   std::getline(file, line);
-  const bool same_boot = line == "boot " + io::platform::boot_id();
+  const std::string boot = io::platform::boot_id();
+  const bool same_boot = !boot.empty() && line == "boot " + boot;
   std::vector<size_t> rows;
   size_t synced = 0;
   while (std::getline(file, line)) {

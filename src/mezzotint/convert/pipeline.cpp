@@ -10,6 +10,14 @@ namespace {
 // How much output may wait between two points from which a run can go on after a power failure.
 constexpr uint64_t kSyncBytes = 4ull << 30;
 
+/// Makes room for `size` elements, no more; what is in there is lost.
+template <class T>
+void make_room(std::vector<T>& buffer, size_t size) {
+  if (buffer.size() >= size) return;
+  buffer = {};  // first, so that the old and the new one are never held together
+  buffer.resize(size);
+}
+
 }  // namespace
 
 /// What a row holds while it is encoded.
@@ -23,6 +31,7 @@ struct Pipeline::State {
   formats::ChoosePlan plan{.passes = 0};
   Rounding rounding;
   std::atomic<bool> non_finite{false};
+  std::atomic<uint64_t> counted{0};  // of the row's bytes, in the progress
 };
 
 Pipeline::Pipeline(const Plan& plan, const checkpoint::Model& model, io::Writer& writer, Journal& journal,
@@ -49,6 +58,7 @@ std::unique_ptr<Job> Pipeline::next_job() {
     if (done_[next_row_]) continue;
     switch (plan_.rows[next_row_].action) {
       case Action::drop:
+        bytes_done_ += plan_.rows[next_row_].bytes_in;
         row_finished(next_row_);
         continue;
       case Action::copy:
@@ -74,13 +84,14 @@ std::unique_ptr<Job> Pipeline::copy_job(size_t index) {
   };
   stage.finish = [this, &row, index] {
     if (row.action == Action::keep_codes) write_parameters(row, model_.parameters(model_.layers()[row.layer]));
+    bytes_done_ += row.bytes_in - model_.source().tensors()[row.source].bytes;
     row_finished(index);
   };
   return job;
 }
 
 void Pipeline::copy_tile(const PlanRow& row, uint64_t offset, uint64_t size, Scratch& scratch) {
-  scratch.source.resize(std::max<size_t>(scratch.source.size(), size));
+  make_room(scratch.source, size);
   model_.source().read(row.source, offset, scratch.source.data(), size);
   writer_.write(row.output, offset, scratch.source.data(), size);
   bytes_done_ += size;
@@ -109,11 +120,13 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   const int passes = state->plan.passes;
   const bool fused = passes > 0 && state->plan.fused;
   const auto sweeps = static_cast<uint64_t>(passes + (fused ? 0 : 1));
-  const auto advance = [this, &row, sweeps](const formats::Tile& tile) {
+  const auto advance = [this, &row, state, sweeps](const formats::Tile& tile) {
     const uint64_t elements = static_cast<uint64_t>(row.layout->total_rows() * row.layout->cols);
     if (elements == 0) return;
     const double share = static_cast<double>(tile.rows * tile.cols) / static_cast<double>(elements);
-    bytes_done_ += static_cast<uint64_t>(share * static_cast<double>(row.bytes_in) / static_cast<double>(sweeps));
+    const auto bytes = static_cast<uint64_t>(share * static_cast<double>(row.bytes_in) / static_cast<double>(sweeps));
+    state->counted += bytes;
+    bytes_done_ += bytes;
   };
   for (int pass = 0; pass < passes; ++pass) {
     Stage& stage = job->stages.emplace_back();
@@ -140,6 +153,7 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
          }});
   job->stages.push_back({.tiles = 0, .run = {}, .finish = [this, &row, state, index] {
                            write_parameters(row, state->parameters);
+                           bytes_done_ += row.bytes_in - std::min<uint64_t>(row.bytes_in, state->counted);
                            if (state->non_finite) warn(row.name + ": the source holds values that are not finite");
                            row_finished(index);
                          }});
@@ -152,8 +166,8 @@ formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t
   formats::Tile tile{.row0 = range.row0, .rows = range.rows, .col0 = 0, .cols = layout.cols, .row_stride = layout.cols};
   if (row.action == Action::reencode) {
     const checkpoint::Layer& layer = model_.layers()[row.layer];
-    scratch.source.resize(std::max(scratch.source.size(), static_cast<size_t>(range.rows * layer.layout.row_bytes)));
-    scratch.values.resize(std::max(scratch.values.size(), static_cast<size_t>(range.rows * layout.cols)));
+    make_room(scratch.source, static_cast<size_t>(range.rows * layer.layout.row_bytes));
+    make_room(scratch.values, static_cast<size_t>(range.rows * layout.cols));
     model_.read_codes(layer, range.row0, range.rows, scratch.source.data());
     formats::decode_rows(layer.layout, state.source_parameters, range.row0, range.rows, scratch.source.data(),
                          scratch.values.data());
@@ -163,7 +177,7 @@ formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t
     const io::TensorInfo& info = model_.source().tensors()[row.source];
     const uint64_t pitch = static_cast<uint64_t>(layout.cols) * facts(info.dtype).bits / 8;
     const uint64_t size = static_cast<uint64_t>(range.rows) * pitch;
-    scratch.source.resize(std::max<size_t>(scratch.source.size(), size));
+    make_room(scratch.source, size);
     model_.source().read(row.source, static_cast<uint64_t>(range.row0) * pitch, scratch.source.data(), size);
     tile.data = scratch.source.data();
     tile.dtype = info.dtype;
@@ -174,7 +188,7 @@ formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t
 void Pipeline::encode_tile(const PlanRow& row, const State& state, const formats::Tile& tile, Scratch& scratch) {
   const formats::Layout& layout = *row.layout;
   const auto size = static_cast<size_t>(tile.rows * layout.row_bytes);
-  scratch.codes.resize(std::max(scratch.codes.size(), size));
+  make_room(scratch.codes, size);
   std::fill_n(scratch.codes.begin(), size, std::byte{0});
   layout.format->encode(layout, state.parameters, tile, state.rounding, scratch.codes.data());
   const auto stored_row = static_cast<uint64_t>(layout.stored_row(tile.row0));

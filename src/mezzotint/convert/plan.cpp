@@ -26,6 +26,7 @@ using formats::Layout;
 using formats::Selection;
 
 constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kTooWide = "a row does not fit --max-memory";
 
 bool is_float_source(DType dtype) {
   return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
@@ -57,6 +58,7 @@ class Planner {
         placeholders_.insert(finding.subject);
     for (const std::string& pattern : plan_.options.drop) drop_.emplace_back(pattern);
     for (size_t i = 0; i < tensors_.size(); ++i) consider(i);
+    settle_names();
     describe_whole();
   }
 
@@ -171,42 +173,54 @@ class Planner {
 
   void consider(size_t tensor) {
     const io::TensorInfo& info = tensors_[tensor];
-    const size_t layer = model_.layer_of(tensor);
-    const bool with_layer = layer != Model::npos && model_.role(tensor) != Role::codes;
-    if (with_layer && model_.layers()[layer].consistent) {
-      if (model_.role(tensor) == Role::activation) return consider_activation(tensor, model_.layers()[layer]);
-      return;  // parameters and markers go with the layer's weight
-    }
-    if (dropped(info.name)) return drop_with_parts(tensor);
+    if (model_.layer_of(tensor) != Model::npos) return consider_part(tensor, model_.layer_of(tensor));
+    if (model_.is_foreign(tensor)) return consider_foreign(tensor);
+    if (dropped(info.name)) return add_drop(tensor, "asked for by --drop");
     if (model_.role(tensor) == Role::file_marker)
       return add_drop(tensor, "marker of the whole file; every layer gets its own");
-    if (model_.role(tensor) == Role::orphan) {
-      if (placeholders_.contains(info.name))
-        return add_drop(tensor, "placeholder scale of a layer that is not quantized");
-      if (info.name.ends_with(checkpoint::kMarkerSuffix)) return add_drop(tensor, "marker without a quantized weight");
-      return add_copy(tensor, "a scale that belongs to no layer");
-    }
-    if (layer != Model::npos && !model_.layers()[layer].consistent) {
-      if (model_.role(tensor) == Role::codes) ++broken_;
-      if (model_.role(tensor) == Role::codes && !model_.layers()[layer].marker.empty())
-        carried_.emplace_back(model_.layers()[layer].name, model_.layers()[layer].marker);
-      return add_copy(tensor, "part of a layer that does not fit its marker");
-    }
-    if (layer != Model::npos) return consider_layer(tensor, layer);
-    consider_float(tensor);
+    if (model_.role(tensor) != Role::orphan) return consider_float(tensor);
+    if (placeholders_.contains(info.name)) return add_drop(tensor, "placeholder of the legacy dialect");
+    if (info.name.ends_with(checkpoint::kMarkerSuffix)) return add_drop(tensor, "marker without a quantized weight");
+    ++orphans_;
+    add_copy(tensor, "a scale that belongs to no layer");
   }
 
-  void drop_with_parts(size_t tensor) {
-    add_drop(tensor, "asked for by --drop");
-    const size_t layer = model_.layer_of(tensor);
-    if (layer == Model::npos || model_.role(tensor) != Role::codes) return;
-    dropped_layers_.push_back(layer);
+  /// Tensors of a quantized layer.
+  void consider_part(size_t tensor, size_t index) {
+    const Layer& layer = model_.layers()[index];
+    const Role role = model_.role(tensor);
+    if (dropped(tensors_[layer.parts[0]].name))
+      return add_drop(tensor, role == Role::codes ? "asked for by --drop" : "its layer is dropped");
+    const bool asked = dropped(tensors_[tensor].name);
+    if (asked && (role == Role::activation || !layer.consistent)) return add_drop(tensor, "asked for by --drop");
+    if (!layer.consistent) return consider_broken(tensor, layer);
+    if (role == Role::codes) return consider_layer(tensor, index);
+    if (role == Role::activation) return consider_activation(tensor, layer);
+    // Parameters and markers go with the layer's weight.
+    if (asked) ++undroppable_;
+  }
+
+  void consider_broken(size_t tensor, const Layer& layer) {
+    if (model_.role(tensor) == Role::codes) {
+      ++broken_;
+      if (!layer.marker.empty()) carried_.emplace_back(layer.name, layer.marker);
+    }
+    add_copy(tensor, "part of a layer that does not fit its marker");
+  }
+
+  /// Layers of formats that are not compiled in: all or nothing but the bias.
+  void consider_foreign(size_t tensor) {
+    const std::string& name = tensors_[tensor].name;
+    const auto [layer, suffix] = checkpoint::split_name(name);
+    if (dropped(name)) return add_drop(tensor, "asked for by --drop");
+    if (suffix != "bias" && dropped(std::string(layer) + std::string(kWeight)))
+      return add_drop(tensor, "its layer is dropped");
+    add_copy(tensor, "part of a layer in a format that this version does not know");
   }
 
   // Activation scales stay with codes that stay; for other codes they were measured against the wrong format.
   void consider_activation(size_t tensor, const Layer& layer) {
     const auto wanted = wanted_for_layer(layer);
-    if (dropped(tensors_[layer.parts[0]].name)) return add_drop(tensor, "its layer is dropped");
     if (!wanted.layout) {
       add_copy(tensor, "activation scale of a layer that keeps its codes");
       const auto suffix = checkpoint::canonical_suffix(checkpoint::split_name(tensors_[tensor].name).second);
@@ -242,14 +256,23 @@ class Planner {
       decision.reason = rule.reason;
       return decision;
     }
-    decision.selection = *rule.selection;
-    if (satisfies(layer.layout, *rule.selection)) {
-      decision.reason = "already " + std::string(layer.layout.format->name);
-      return decision;
+    for (const auto* choice : {&rule.selection, &rule.fallback}) {
+      if (!*choice) continue;
+      decision.selection = **choice;
+      decision.reason += decision.reason.empty() ? "" : "; ";
+      if (satisfies(layer.layout, **choice)) {
+        decision.reason += "already " + std::string(layer.layout.format->name);
+        return decision;
+      }
+      std::string refusal;
+      decision.layout = describe(weight, shape, **choice, refusal);
+      if (decision.layout && !fits_memory(layer.parts[0], model_.layer_of(layer.parts[0]), *decision.layout)) {
+        decision.layout.reset();
+        refusal = kTooWide;
+      }
+      decision.reason += decision.layout ? rule.reason : refusal;
+      if (decision.layout) break;
     }
-    std::string refusal;
-    decision.layout = describe(weight, shape, *rule.selection, refusal);
-    decision.reason = decision.layout ? rule.reason : refusal;
     return decision;
   }
 
@@ -264,6 +287,7 @@ class Planner {
   void consider_layer(size_t tensor, size_t index) {
     const Layer& layer = model_.layers()[index];
     QuantizedDecision decision = wanted_for_layer(layer);
+    if (!decision.layout && decision.reason.ends_with(kTooWide)) ++too_wide_;
     PlanRow row = start_row(tensor);
     row.name = layer.name;
     row.layer = index;
@@ -272,7 +296,7 @@ class Planner {
     for (size_t i = 1; i < layer.parts.size(); ++i) row.bytes_in += tensors_[layer.parts[i]].bytes;
     row.reason = decision.reason;
     row.effort = decision.effort;
-    if (decision.layout && fits_memory(row, *decision.layout)) {
+    if (decision.layout) {
       row.action = Action::reencode;
       row.layout = std::move(decision.layout);
       lossy_ |= layer.layout.format->quantized;
@@ -304,8 +328,11 @@ class Planner {
     } else if (!layout) {
       reason = refusal;
     }
-    if (!layout || !fits_memory(row, *layout))
-      return add_copy(tensor, layout ? "a row does not fit --max-memory" : reason);
+    if (!layout) return add_copy(tensor, reason);
+    if (!fits_memory(tensor, Model::npos, *layout)) {
+      ++too_wide_;
+      return add_copy(tensor, std::string(kTooWide));
+    }
     if (!layout->format->quantized && layout->tensors[0].dtype == info.dtype)
       return add_copy(tensor, "already " + std::string(name(info.dtype)));
     row.action = Action::encode;
@@ -326,25 +353,51 @@ class Planner {
 
   static std::string label(const Layout& layout) { return Selection{layout.format, layout.options}.label(); }
 
-  // Every tile needs at least one granule of rows per thread.
-  bool fits_memory(const PlanRow& row, const Layout& layout) const {
-    PlanRow probe = row;
+  // Every tile needs at least one granule of rows. The number of threads has no say: it must not decide bytes.
+  bool fits_memory(size_t tensor, size_t layer, const Layout& layout) const {
+    PlanRow probe;
+    probe.source = tensor;
+    probe.layer = layer;
     probe.layout = layout;
-    probe.action = row.layer == Model::npos ? Action::encode : Action::reencode;
-    return tile_shape(model_, probe, 1).total() * static_cast<uint64_t>(plan_.threads) <= plan_.options.max_memory;
+    probe.action = layer == Model::npos ? Action::encode : Action::reencode;
+    return tile_shape(model_, probe, 1).total() <= plan_.options.max_memory;
+  }
+
+  /// What an earlier conversion left beside a weight makes room for the new scales.
+  void settle_names() {
+    std::unordered_set<std::string_view> quantized;
+    for (const PlanRow& row : plan_.rows)
+      if (row.layout && row.layout->format->quantized)
+        quantized.insert(checkpoint::split_name(tensors_[row.source].name).first);
+    for (PlanRow& row : plan_.rows) {
+      const auto [layer, suffix] = checkpoint::split_name(tensors_[row.source].name);
+      if (row.action != Action::copy || model_.layer_of(row.source) != Model::npos || !quantized.contains(layer) ||
+          !checkpoint::is_quantization_suffix(checkpoint::canonical_suffix(suffix)))
+        continue;
+      row.action = Action::drop;
+      row.to.clear();
+      row.reason = "belonged to no quantized weight; the layer gets its own";
+      --orphans_;
+    }
   }
 
   void describe_whole() {
-    const auto erase_layer_rows = [&](size_t layer) {
-      for (const size_t part : model_.layers()[layer].parts)
-        if (part != model_.layers()[layer].parts[0]) add_drop(part, "its layer is dropped");
-    };
-    for (const size_t layer : dropped_layers_) erase_layer_rows(layer);
-    for (const auto& foreign : model_.foreign_layers()) carried_.push_back(foreign);
+    for (const auto& foreign : model_.foreign_layers())
+      if (!dropped(foreign.first + std::string(kWeight))) carried_.push_back(foreign);
     if (!model_.foreign_layers().empty())
       plan_.notes.push_back(
-          fmt::format("{} layers are in a format that this version does not know; copied as they are.",
+          fmt::format("{} layers are in a format that this version does not know or cannot be what their markers say; "
+                      "copied as they are.",
                       model_.foreign_layers().size()));
+    if (orphans_ > 0)
+      plan_.warnings.push_back(fmt::format(
+          "{} scales belong to no layer that can be read and were copied; see `mezzotint verify`.", orphans_));
+    if (too_wide_ > 0)
+      plan_.warnings.push_back(
+          fmt::format("{} layers were left as they are because a row does not fit --max-memory.", too_wide_));
+    if (undroppable_ > 0)
+      plan_.warnings.push_back(fmt::format(
+          "--drop matches {} scales or markers of layers that stay; they go only with their weight.", undroppable_));
     if (broken_ > 0)
       plan_.warnings.push_back(fmt::format(
           "{} quantized layers do not fit their markers and were copied as they are; see `mezzotint verify`.",
@@ -370,9 +423,8 @@ class Planner {
   std::optional<LayerConfig> layer_config_;
   std::vector<Regex> drop_;
   std::unordered_set<std::string> placeholders_;  // dummy scales of legacy files
-  std::vector<size_t> dropped_layers_;
   std::map<std::string_view, const formats::Support*> not_loadable_;
-  size_t broken_ = 0;
+  size_t broken_ = 0, orphans_ = 0, too_wide_ = 0, undroppable_ = 0;
   bool lossy_ = false;
 
  public:

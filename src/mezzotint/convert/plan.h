@@ -52,9 +52,9 @@ struct Plan {
   std::vector<std::string> notes;     ///< things a person should know (lossy source, unknown architecture, ...)
   std::vector<std::string> warnings;  ///< e.g. ComfyUI cannot load the result
   uint64_t bytes_in = 0, bytes_out = 0;
-  uint64_t peak_memory = 0;  ///< buffers of the pipeline in bytes with `threads` threads
-  int threads = 1;
-  double seconds_estimate = 0;                       ///< from bytes and the stated rate
+  uint64_t peak_memory = 0;     ///< buffers of the pipeline in bytes with `threads` threads
+  int threads = 1;              ///< as asked for, or fewer where the buffers of so many would not fit --max-memory
+  double seconds_estimate = 0;  ///< from bytes and the stated rate
   uint64_t quantized_weights = 0, kept_weights = 0;  ///< element counts, for bits per weight
   double bits_per_weight = 0;  ///< stored bits of all 2-D weights and their parameters / their elements
 };

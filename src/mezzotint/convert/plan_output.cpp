@@ -17,8 +17,9 @@ constexpr std::string_view kVersionKey = "mezzotint_version";
 constexpr double kReadBytesPerSecond = 1e9;
 constexpr double kWriteBytesPerSecond = 5e8;
 
-// What the program holds besides its buffers: code, header, thread stacks.
+// What the program holds besides its buffers: code and thread stacks; names, decisions and headers of every tensor.
 constexpr uint64_t kFixedBytes = 16 << 20;
+constexpr uint64_t kTensorBytes = 4 << 10;
 
 void add_spec(Plan& plan, PlanRow& row, std::string name, DType dtype, Shape shape) {
   row.bytes_out += byte_count(dtype, shape).value_or(0);
@@ -34,6 +35,19 @@ io::Metadata output_metadata(const Plan& plan, const checkpoint::Model& model,
   metadata.emplace_back(kRecipeKey, recipe_json(plan.options));
   metadata.emplace_back(kVersionKey, kVersion);
   return metadata;
+}
+
+/// What the pipeline holds at once: a tile for every thread, and the state of the rows in work.
+uint64_t buffer_bytes(const Plan& plan, const checkpoint::Model& model) {
+  uint64_t tile = 0, state = 0;
+  const uint64_t tile_bytes = tile_bytes_for(plan.options.max_memory, plan.threads);
+  for (const PlanRow& row : plan.rows) {
+    if (row.action == Action::drop) continue;
+    tile = std::max(tile, tile_shape(model, row, tile_bytes).total());
+    state = std::max(state, state_bytes(model, row));
+  }
+  const auto threads = static_cast<uint64_t>(plan.threads);
+  return threads * tile + (threads + 1) * state;
 }
 
 }  // namespace
@@ -71,15 +85,12 @@ void lay_out_output(Plan& plan, const checkpoint::Model& model,
 }
 
 void estimate(Plan& plan, const checkpoint::Model& model) {
-  uint64_t tile = 0, state = 0;
-  const uint64_t tile_bytes = tile_bytes_for(plan.options.max_memory, plan.threads);
-  for (const PlanRow& row : plan.rows) {
-    if (row.action == Action::drop) continue;
-    tile = std::max(tile, tile_shape(model, row, tile_bytes).total());
-    state = std::max(state, state_bytes(model, row));
+  // Fewer threads where their tiles would not fit: a tile holds at least one granule of rows.
+  for (;; --plan.threads) {
+    const uint64_t buffers = buffer_bytes(plan, model);
+    plan.peak_memory = kFixedBytes + model.source().tensors().size() * kTensorBytes + buffers;
+    if (buffers <= plan.options.max_memory || plan.threads <= 1) break;
   }
-  const auto threads = static_cast<uint64_t>(plan.threads);
-  plan.peak_memory = kFixedBytes + threads * tile + (threads + 1) * state;
 
   uint64_t stored = 0, elements = 0;
   for (const PlanRow& row : plan.rows) {

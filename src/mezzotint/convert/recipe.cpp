@@ -3,6 +3,8 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <type_traits>
+#include <utility>
 
 #include "mezzotint/base/error.h"
 
@@ -28,13 +30,25 @@ struct Field {
   std::function<void(ConvertOptions&, const json&)> read;
 };
 
+// nlohmann turns true into 1, 2.7 into 2 and -1 into 2^64 - 1.
+template <class T>
+T read_strictly(const json& value) {
+  if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) {
+    const bool fits = value.is_number_integer() &&
+                      (!value.is_number_unsigned() ? std::is_signed_v<T> && std::in_range<T>(value.get<int64_t>())
+                                                   : std::in_range<T>(value.get<uint64_t>()));
+    if (!fits) bad("wrong number in a recipe", value.dump());
+  }
+  return value.get<T>();
+}
+
 template <class T>
 Field field(const char* name, T ConvertOptions::*member) {
   return {name,
           [=](const ConvertOptions& options, ordered_json& out) {
             if (options.*member != ConvertOptions{}.*member) out[name] = options.*member;
           },
-          [=](ConvertOptions& options, const json& value) { options.*member = value.get<T>(); }};
+          [=](ConvertOptions& options, const json& value) { options.*member = read_strictly<T>(value); }};
 }
 
 const std::vector<Field>& fields() {

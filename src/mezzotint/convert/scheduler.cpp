@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <thread>
+#include <system_error>
 
 namespace mezzotint::convert {
 
@@ -81,29 +81,54 @@ void Scheduler::work(size_t worker) {
       if (++job.done == job.stages[job.stage].tiles) complete(job, lock);
     }
   } catch (...) {
-    if (!error_) error_ = std::current_exception();
-    stop_ = true;
+    fail(std::current_exception());
   }
   --running_;
   changed_.notify_all();
 }
 
+void Scheduler::fail(std::exception_ptr error) {
+  if (!error_) error_ = std::move(error);
+  stop_ = true;
+  changed_.notify_all();
+}
+
+void Scheduler::start(std::vector<std::thread>& pool) {
+  const std::unique_lock lock(mutex_);
+  for (size_t i = 0; i < threads_; ++i) {
+    try {
+      pool.emplace_back([this, i] { work(i); });
+      ++running_;
+    } catch (const std::system_error&) {
+      // Fewer threads do the same work; without any there is nobody to do it.
+      if (pool.empty()) fail(std::current_exception());
+      return;
+    }
+  }
+}
+
 bool Scheduler::run(const std::function<void()>& tick) {
-  running_ = threads_;
   std::vector<std::thread> pool;
-  for (size_t i = 0; i < threads_; ++i) pool.emplace_back([this, i] { work(i); });
+  pool.reserve(threads_);
+  start(pool);
   {
     std::unique_lock lock(mutex_);
     while (running_ > 0) {
       changed_.wait_for(lock, std::chrono::milliseconds(50));
-      if (tick) {
-        lock.unlock();
+      if (!tick || stop_) continue;
+      lock.unlock();
+      std::exception_ptr failure;
+      try {
         tick();
-        lock.lock();
+      } catch (...) {
+        failure = std::current_exception();
       }
+      lock.lock();
+      if (failure) fail(failure);
     }
   }
   for (auto& thread : pool) thread.join();
+  if (tick && !error_) tick();
   if (error_) std::rethrow_exception(error_);
   return exhausted_ && active_.empty();
 }

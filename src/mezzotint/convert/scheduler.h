@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 namespace mezzotint::convert {
@@ -47,6 +48,8 @@ class Scheduler {
   void work(size_t worker);
   Claim claim(std::unique_lock<std::mutex>& lock);
   void complete(Job& job, std::unique_lock<std::mutex>& lock);
+  void start(std::vector<std::thread>& pool);
+  void fail(std::exception_ptr error);  // under the lock
   bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed); }
 
   size_t threads_, window_;
