@@ -40,7 +40,9 @@ class ConvertTest(CliTest):
                 result = self.run_json("convert", self.model, "-o", target, "--to", entry["name"])["results"][0]
                 self.assertGreater(result["bytes_out"], 0)
                 self.assertEqual(result["bytes_out"], os.path.getsize(self.dir / target))
-                self.assertTrue(self.run_json("verify", target)["sound"])
+                self.assertTrue(self.run_json("verify", target, "--any-runtime")["sound"])
+                # One layer that ComfyUI does not know aborts its whole load.
+                self.run_cli("verify", target, code=0 if entry["comfyui"] else 3)
                 self.run_cli("convert", target, "-o", f"back_{target}", "--to", "bf16")
                 back, metadata = checkpoints.read(self.dir / f"back_{target}")
                 self.assertEqual(back["blocks.0.attn.q.weight"][0], "BF16")

@@ -67,7 +67,7 @@ class Verifier {
                         8.0 * static_cast<double>(sum.bytes) / static_cast<double>(sum.elements)));
       if (sum.format->support.comfyui) continue;
       const auto nearest = sum.format->support.nearest;
-      add(Severity::warning, "not-loadable-by-comfyui", text,
+      add(options_.comfyui ? Severity::error : Severity::warning, "not-loadable-by-comfyui", text,
           fmt::format(
               "ComfyUI cannot load {}{}.", text,
               nearest.empty() ? std::string() : fmt::format("; the nearest format that it can is {}", nearest)));

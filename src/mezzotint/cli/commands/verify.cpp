@@ -18,7 +18,7 @@ using checkpoint::Severity;
 
 struct Arguments {
   std::vector<std::string> files;
-  bool header_only = false, json = false, quiet = false;
+  bool header_only = false, any_runtime = false, json = false, quiet = false;
   int threads = 0;
 };
 
@@ -36,7 +36,8 @@ std::vector<Finding> findings_of(const std::string& file, const Arguments& argum
     const auto model = checkpoint::Model::open(file);
     ProgressDisplay progress("verifying", arguments.quiet);
     return checkpoint::verify(model,
-                              {.codes = !arguments.header_only,
+                              {.comfyui = !arguments.any_runtime,
+                               .codes = !arguments.header_only,
                                .threads = arguments.threads,
                                .progress = [&](uint64_t done, uint64_t total) { progress.update(done, total, {}); }});
   } catch (const Error& error) {
@@ -94,6 +95,7 @@ void add_verify(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("verify", "Check that files are sound; exit code 3 if one is not");
   sub->add_option("files", arguments->files, "Files, indexes or folders")->required()->type_name("FILE");
   sub->add_flag("--header-only", arguments->header_only, "Do not read the weights, only headers, scales and markers");
+  sub->add_flag("--any-runtime", arguments->any_runtime, "A format that ComfyUI cannot load is a warning only");
   add_threads_option(*sub, arguments->threads);
   add_json_option(*sub, arguments->json);
   sub->add_flag("-q,--quiet", arguments->quiet, "No progress and no notes");
