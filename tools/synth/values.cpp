@@ -60,7 +60,7 @@ constexpr unsigned kNormalBits = 12, kTailBits = 10;
 
 struct Tables {
   std::array<float, 1u << kNormalBits> normal;
-  std::array<float, 1u << kTailBits> tail;  // sqrt(4 / chi2 with 4 degrees of freedom); normal * tail is t with 4
+  std::array<float, 1u << kTailBits> tail;  // sqrt(6 / chi2 with 6 degrees of freedom); normal * tail is t with 6
 
   Tables() {
     for (size_t i = 0; i < normal.size(); ++i) {
@@ -69,8 +69,8 @@ struct Tables {
     }
     for (size_t i = 0; i < tail.size(); ++i) {
       const double p = (static_cast<double>(i) + 0.5) / static_cast<double>(tail.size());
-      const double chi2 = solve(0, 100, [&](double x) { return 1 - std::exp(-x / 2) * (1 + x / 2) - p; });
-      tail[i] = static_cast<float>(std::sqrt(4 / chi2));
+      const double chi2 = solve(0, 100, [&](double x) { return 1 - std::exp(-x / 2) * (1 + x / 2 + x * x / 8) - p; });
+      tail[i] = static_cast<float>(std::sqrt(6 / chi2));
     }
   }
 
@@ -147,8 +147,8 @@ struct Columns {
       const uint64_t h = at(streams.column, first + j);
       v0[j] = low_rank * tables().normal_of(h);
       v1[j] = low_rank * tables().normal_of(h >> 12);
-      scale[j] = kStd * std::sqrt(0.5f);  // t with 4 degrees of freedom has variance 2
-      if ((h >> 24) % kOutlierOneIn == 0) scale[j] *= 8 + 22 * static_cast<float>(h >> 40) * 0x1p-24f;
+      scale[j] = kStd * std::sqrt(2.0f / 3);  // t with 6 degrees of freedom has variance 3/2
+      if ((h >> 24) % kOutlierOneIn == 0) scale[j] *= 3 + 5 * static_cast<float>(h >> 40) * 0x1p-24f;
     }
   }
 };

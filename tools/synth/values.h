@@ -10,8 +10,8 @@ namespace mezzotint::synth {
 
 /// Writes elements [first, first + count) of a tensor, row-major, little-endian, into `out`.
 ///
-/// Matrices (rank >= 2; rows = shape[0]): Student t with 4 degrees of freedom, standard deviation about 0.02; row
-/// scales log-normal with sigma 0.3; about one column in 1024 times 8 to 30; plus a rank-2 part a quarter as large.
+/// Matrices (rank >= 2; rows = shape[0]): Student t with 6 degrees of freedom, standard deviation about 0.02; row
+/// scales log-normal with sigma 0.3; about one column in 1024 times 3 to 8; plus a rank-2 part a quarter as large.
 /// Vectors: near 1 where they are the weight or scale of a norm, small and normal where not. int64: the index in the
 /// last dimension. int8 and uint8: uniform bytes.
 ///

@@ -7,7 +7,8 @@
 namespace mezzotint::checkpoint {
 
 struct VerifyOptions {
-  bool comfyui = true;  ///< a format that ComfyUI cannot load is an error, else a warning: one such layer aborts its load
+  bool comfyui =
+      true;           ///< a format that ComfyUI cannot load is an error, else a warning: one such layer aborts its load
   bool codes = true;  ///< also read and decode every code (one pass over the file) and look for non-finite values
   int threads = 0;    ///< 0 = all cores
   std::function<void(uint64_t bytes_done, uint64_t bytes_total)> progress;  ///< may be empty; called from one thread
