@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "mezzotint/base/json_depth.h"
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/suffixes.h"
 
@@ -11,7 +12,6 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kMaxMarkerBytes = 1 << 20;
-constexpr size_t kMaxDepth = 64;
 
 // Keys that change what ComfyUI computes; others (orig_dtype, per_row, ...) may differ between the two marker forms.
 // A writer may leave out what is the default.
@@ -158,23 +158,7 @@ void read_legacy_form(const io::Source& source, MarkerSet& set) {
 }  // namespace
 
 json parse_foreign_json(std::string_view text) {
-  size_t depth = 0;
-  bool quoted = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\')
-        ++i;
-      else if (c == '"')
-        quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > kMaxDepth) return json(json::value_t::discarded);
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
+  if (json_too_deep(text)) return json(json::value_t::discarded);
   return json::parse(text, nullptr, false);
 }
 

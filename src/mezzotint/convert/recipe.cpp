@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/base/json_depth.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -94,6 +95,7 @@ std::string recipe_json(const ConvertOptions& options) {
 }
 
 ConvertOptions recipe_from_json(const std::string& text) {
+  if (json_too_deep(text)) bad("a recipe is a JSON object", "text that nests too deeply");
   // Parsed in order: a layer config's entries keep their order.
   const auto root = ordered_json::parse(text, nullptr, false);
   if (!root.is_object()) bad("a recipe is a JSON object", root.is_discarded() ? "text that is not JSON" : text);
@@ -120,7 +122,7 @@ ConvertOptions recipe_from_json(const std::string& text) {
 
 std::optional<std::string> recipe_of(const io::Metadata& metadata) {
   for (const auto& [key, value] : metadata)
-    if (key == kRecipeKey) return value;
+    if (key == kRecipeKey && !json_too_deep(value)) return value;
   return std::nullopt;
 }
 

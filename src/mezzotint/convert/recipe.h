@@ -14,7 +14,7 @@ inline constexpr std::string_view kRecipeKey = "mezzotint_recipe";
 std::string recipe_json(const ConvertOptions& options);
 /// Throws Error "bad-recipe" on anything that recipe_json could not have written; unknown fields are an error.
 ConvertOptions recipe_from_json(const std::string& text);
-/// The recipe that a converted file's header holds.
+/// The recipe that a converted file's header holds; none where its text cannot be one (json_too_deep).
 std::optional<std::string> recipe_of(const io::Metadata& metadata);
 
 }  // namespace mezzotint::convert
