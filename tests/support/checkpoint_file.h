@@ -30,11 +30,11 @@ struct RawFile {
       if (key == name) return &tensor;
     return nullptr;
   }
-  RawTensor& at(const std::string& name) {
-    for (auto& [key, tensor] : tensors)
-      if (key == name) return tensor;
+  const RawTensor& at(const std::string& name) const {
+    if (const RawTensor* tensor = find(name)) return *tensor;
     throw std::out_of_range(name);
   }
+  RawTensor& at(const std::string& name) { return const_cast<RawTensor&>(std::as_const(*this).at(name)); }
 };
 
 template <class T>
