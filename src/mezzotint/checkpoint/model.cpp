@@ -116,7 +116,8 @@ class ModelBuilder {
                        label, mezzotint::name(tensors_[weight].dtype), to_string(tensors_[weight].shape)),
            false});
     model_.foreign_layers_.emplace_back(layer, marker->second.verbatim);
-    for (const Sibling& sibling : groups_.at(layer)) model_.foreign_[sibling.tensor] = true;
+    for (const Sibling& sibling : groups_.at(layer))
+      if (sibling.suffix != kFileMarker) model_.foreign_[sibling.tensor] = true;
   }
 
   void add_layer(std::string_view layer, size_t weight, formats::Recognition found, const std::string& label,
