@@ -1,5 +1,5 @@
 # The commands of this repository. Each does all of its own set-up: packages, configuration, compilation.
-#   make build        build/bin/mezzotint and the developer programs
+#   make build        build/bin/mezzotint, and mezzotint-synth, which writes real-shaped checkpoints
 #   make test         everything, then reading and fuzzing again under ASan and UBSan
 #   make demo         the main job on a real-shaped file; leaves build/demo/report.html
 #   make bench        benchmarks; each checks its answer before its time
@@ -24,10 +24,11 @@ bootstrap:
 
 build: bootstrap
 	cmake --preset release
-	cmake --build --preset release -j $(JOBS)
+	cmake --build --preset release -j $(JOBS) --target mezzotint mezzotint-synth
 
 # The sanitizer run comes first, so that the last lines are those of the complete run.
 test: build
+	cmake --build --preset release -j $(JOBS)
 	cmake --preset asan
 	cmake --build --preset asan -j $(JOBS)
 	failed=0; \
@@ -39,6 +40,7 @@ demo: build
 	python3 tools/demo/demo.py --bin build/bin --out build/demo
 
 bench: build
+	cmake --build --preset release -j $(JOBS)
 	@shopt -s nullglob; programs=(build/bin/bench_*); \
 	[ $${#programs[@]} -gt 0 ] || { echo "no benchmark was built" >&2; exit 1; }; \
 	for program in "$${programs[@]}"; do echo "== $${program##*/}"; "$$program"; done
@@ -52,6 +54,7 @@ format: bootstrap
 	git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cpp' '*.cu' | xargs -0 -r clang-format -i
 
 tidy: build
+	cmake --build --preset release -j $(JOBS)
 	run-clang-tidy -quiet -p build "^$(CURDIR)/(src|tests|bench|fuzz|tools)/"
 
 test-peers: build
