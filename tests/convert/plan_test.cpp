@@ -189,6 +189,8 @@ TEST_F(Planning, RefusesOptionsThatMakeNoSense) {
   EXPECT_EQ(error_of([&] { plan({.include = {"("}}); }), "bad-regex");
   EXPECT_EQ(error_of([&] { plan({.drop = {"("}}); }), "bad-regex");
   EXPECT_EQ(error_of([&] { plan({.layer_config = "{"}); }), "bad-layer-config");
+  const std::string deep = std::string(300'000, '[') + std::string(300'000, ']');
+  EXPECT_EQ(error_of([&] { plan({.layer_config = R"({"a": )" + deep + "}"}); }), "bad-layer-config");
 }
 
 // --- memory

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/base/json_depth.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -148,6 +149,7 @@ std::optional<LayerSettings> parse_entry(const Place& place, const Json& entry) 
 }
 
 Json parse_json(std::string_view text, const std::string& file) {
+  if (json_too_deep(text)) Place{file, ""}.fail("nests too deeply for a layer config");
   // JSON allows a key twice and the parser keeps the last one: a rule that silently does nothing.
   std::vector<std::set<std::string>> keys(1);
   const auto callback = [&](int, Json::parse_event_t event, Json& value) {
