@@ -83,7 +83,7 @@ bool is_marker(const Entry& entry) {
   return entry.name.ends_with(".comfy_quant");
 }
 
-/// Texts that a marker or the header may hold in place of what they should.
+/// Texts that a marker or the header may hold in place of what they should; @ becomes the name of some format.
 std::string odd_json(Rng& rng) {
   static const std::string deep = std::string(3000, '[') + std::string(3000, ']');
   const std::string texts[] = {
@@ -91,22 +91,26 @@ std::string odd_json(Rng& rng) {
       "{}",
       "[]",
       "null",
-      "\"float8_e4m3fn\"",
+      "\"@\"",
       R"({"format": 7})",
       R"({"format": "from_the_future", "a": {"b": [1, 2]}})",
-      R"({"format": "float8_e4m3fn", "full_precision_matrix_mult": "yes", "params": []})",
-      R"({"format": "int8_tensorwise", "per_row": true, "convrot": true, "params": {"format": "x"}})",
-      R"({"format": "int8_blockwise", "group_size": -1})",
-      R"({"format": "int8_blockwise", "group_size": 1e400})",
-      R"({"format": "int8_blockwise", "group_size": 18446744073709551615})",
-      R"({"format": "int8_axiswise"})",
-      R"({"format": "", "format": "float8_e5m2"})",
+      R"({"format": "@", "full_precision_matrix_mult": "yes", "params": []})",
+      R"({"format": "@", "per_row": true, "convrot": true, "params": {"format": "x"}})",
+      R"({"format": "@", "group_size": -1})",
+      R"({"format": "@", "group_size": 1e400})",
+      R"({"format": "@", "group_size": 18446744073709551615})",
+      R"({"format": "@"})",
+      R"({"format": "", "format": "@"})",
       "{\"format\": \"\xff\xfe\"}",
       R"({"format": "\ud800"})",
-      R"({"format": "float8_e4m3fn", "x": )" + deep + "}",
+      R"({"format": "@", "x": )" + deep + "}",
       deep,
   };
-  return texts[rng() % std::size(texts)];
+  std::string text = texts[rng() % std::size(texts)];
+  const auto formats = formats::all_formats();
+  for (size_t at = text.find('@'); at != std::string::npos; at = text.find('@', at))
+    text.replace(at, 1, formats[rng() % formats.size()]->name);
+  return text;
 }
 
 /// Gives an entry other bytes at the end of the data; the old ones become a tensor of their own.

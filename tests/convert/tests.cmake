@@ -2,4 +2,4 @@
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 add_test(NAME convert.kill_resume COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tests/cli/kill_resume.py
   $<TARGET_FILE:mezzotint> $<TARGET_FILE:mezzotint-synth> ${PROJECT_SOURCE_DIR}/tools/shapes)
-set_tests_properties(convert.kill_resume PROPERTIES LABELS convert TIMEOUT 300)
+set_tests_properties(convert.kill_resume PROPERTIES LABELS program TIMEOUT 300)
