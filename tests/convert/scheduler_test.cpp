@@ -118,7 +118,7 @@ TEST(Scheduler, ExceptionsComeOutWhereverTheyWereThrown) {
                               .run =
                                   [&, index](size_t tile, size_t) {
                                     if (where == "run" && index == 3 && tile == 1) throw std::runtime_error(where);
-                                    if (where == "tick") std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                                    if (where == "tick") std::this_thread::sleep_for(std::chrono::milliseconds(5));
                                     if (index > 50) ++after;
                                   },
                               .finish =
