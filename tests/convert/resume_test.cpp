@@ -258,6 +258,9 @@ void write_holes(const std::filesystem::path& path, int blocks, int64_t rows, in
 }
 
 TEST_F(Resume, PeakMemoryIsAsStatedAndDoesNotGrowWithTheModel) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer's own memory is several times what is measured";
+#endif
   for (const std::string to : {"float8_e4m3fn", "int8_row", "int8_blockwise"}) {
     uint64_t growth[2] = {}, stated[2] = {};
     for (const int large : {0, 1}) {
