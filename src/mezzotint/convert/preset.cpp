@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cctype>
-#include <numeric>
 
+#include "mezzotint/base/edit_distance.h"
 #include "mezzotint/base/error.h"
 #include "mezzotint/convert/regex.h"
 
@@ -16,22 +16,6 @@ std::string canonical(std::string_view name) {
   std::string text(name);
   for (char& c : text) c = c == '-' || c == '.' || c == ' ' ? '_' : static_cast<char>(std::tolower(c & 0xff));
   return text;
-}
-
-/// Levenshtein distance.
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t substitute = diagonal + (a[i] != b[j]);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, substitute});
-    }
-  }
-  return row[b.size()];
 }
 
 bool is_segment(std::string_view name, std::string_view segment) {
@@ -121,7 +105,7 @@ const Preset& select_preset(std::string_view wanted) {
   for (const Preset* preset : all_presets()) {
     names += fmt::format("{}{}", names.empty() ? "" : ", ", preset->name);
     const auto consider = [&](std::string_view candidate) {
-      if (const size_t d = distance(name, candidate); d <= best && (d < best || nearest.empty())) {
+      if (const size_t d = edit_distance(name, candidate); d <= best && (d < best || nearest.empty())) {
         best = d;
         nearest = candidate;
       }

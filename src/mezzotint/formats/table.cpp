@@ -1,27 +1,12 @@
 #include <algorithm>
 #include <charconv>
-#include <numeric>
 
+#include "mezzotint/base/edit_distance.h"
 #include "mezzotint/base/error.h"
 #include "mezzotint/formats/format.h"
 
 namespace mezzotint::formats {
 namespace {
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t replace = diagonal + (a[i] != b[j]);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replace, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
 
 /// " Did you mean 'x'?" where a candidate is close enough, else "".
 std::string did_you_mean(std::string_view wrong, const std::vector<std::string_view>& candidates) {
