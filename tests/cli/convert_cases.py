@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import pty
+import resource
 import signal
 import subprocess
 import time
@@ -172,6 +173,19 @@ class ConvertTest(CliTest):
         # Holds for root too: a file is no folder.
         (self.dir / "file").write_text("")
         self.run_cli("convert", self.model, "-o", "file/o.safetensors", code=1)
+
+    def test_file_size_limit_is_an_error_that_resume_gets_over(self):
+        checkpoints.model(self.dir / "wide.safetensors", blocks=4, size=256)
+        self.run_cli("convert", "wide.safetensors", "-o", "whole.safetensors", "--to", "fp32")
+        limit = os.path.getsize(self.dir / "whole.safetensors") // 2
+        result = subprocess.run(
+            [case.PROGRAM, "convert", "wide.safetensors", "-o", "out.safetensors", "--to", "fp32"], cwd=self.dir,
+            capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("[file-too-large]", result.stderr)
+        self.assertFalse((self.dir / "out.safetensors").exists())
+        self.run_cli("convert", "wide.safetensors", "-o", "out.safetensors", "--to", "fp32", "--resume")
+        self.assertEqual(digest(self.dir / "out.safetensors"), digest(self.dir / "whole.safetensors"))
 
     def test_force_overwrites(self):
         (self.dir / "taken.safetensors").write_bytes(b"not precious")

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -12,6 +13,7 @@
 #include "mezzotint/cli/progress.h"
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/convert/execute.h"
+#include "mezzotint/convert/journal.h"
 #include "mezzotint/convert/paths.h"
 #include "mezzotint/convert/rewrite.h"
 #include "mezzotint/io/writer.h"
@@ -61,6 +63,12 @@ int dry_run(const std::vector<Job>& jobs, bool json) {
   }
   if (json) fmt::print("{}\n", nlohmann::ordered_json{{"plans", std::move(plans)}}.dump(2));
   return kDone;
+}
+
+// Failures of the moment, after which what was written so far is still good.
+bool is_passing(std::string_view error) {
+  constexpr std::string_view names[] = {"disk-full", "file-too-large", "write-failed", "read-failed"};
+  return std::find(std::begin(names), std::end(names), error) != std::end(names);
 }
 
 size_t quantized_layers(const convert::Plan& plan) {
@@ -137,6 +145,9 @@ int run_convert(const Arguments& arguments) {
       if (!arguments.json && !arguments.output.quiet) print_outcome(job, outcome);
     } catch (const Error& error) {  // the other models of the call can still be done
       progress.clear();
+      if (is_passing(error.name()) && std::filesystem::exists(convert::Journal::path_for(job.plan.output)))
+        say(fmt::format("{} is kept; once the cause is mended, the same command with --resume goes on from there.",
+                        io::partial_path(job.plan.layout.files.front().path).string()));
       if (jobs.size() == 1) throw;
       say(fmt::format("error: {} [{}]", error.what(), error.name()));
       exit = kFailed;
