@@ -27,12 +27,16 @@ ProgressDisplay::~ProgressDisplay() {
 void ProgressDisplay::update(uint64_t bytes_done, uint64_t bytes_total, std::string_view current) {
   if (quiet_) return;
   const auto now = Clock::now();
-  if (!started_) {
+  const bool first = !started_;
+  if (first) {
     started_ = true;
     start_ = now;
     first_ = bytes_done;
   }
-  if (now - last_ < (terminal_ ? Clock::duration(kBarInterval) : Clock::duration(kLineInterval))) return;
+  // The bar is there from the start; lines only come for runs that take a while.
+  if (!(first && terminal_) &&
+      now - last_ < (terminal_ ? Clock::duration(kBarInterval) : Clock::duration(kLineInterval)))
+    return;
   last_ = now;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double rate = seconds > 0 ? static_cast<double>(bytes_done - first_) / seconds : 0;
