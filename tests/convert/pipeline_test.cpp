@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "convert/conversion.h"
 
 namespace mezzotint::convert {
@@ -128,6 +130,42 @@ TEST_F(Pipelines, ReencodingIsDecodingAndQuantizing) {
         }
       }
     }
+  }
+}
+
+// Whole models cast to fp8, without scale or marker: the codes are the values.
+TEST_F(Pipelines, PlainFp8IsASourceLikeAnyOther) {
+  auto rng = test_rng();
+  for (const std::string dtype : {"F8_E4M3", "F8_E5M2"}) {
+    const int mantissa = dtype == "F8_E4M3" ? 3 : 2, bias = dtype == "F8_E4M3" ? 7 : 15;
+    std::string codes(80 * 48, 0);
+    std::vector<float> values;
+    for (char& byte : codes) {
+      const unsigned code = rng() % 0x78 | (rng() % 2) << 7;  // finite in both
+      byte = static_cast<char>(code);
+      // By the definition of a small float, not by our decoder.
+      const int exponent = static_cast<int>(code & 0x7f) >> mantissa;
+      const int fraction = static_cast<int>(code) & ((1 << mantissa) - 1);
+      const double magnitude = exponent == 0 ? std::ldexp(fraction, 1 - bias - mantissa)
+                                             : std::ldexp((1 << mantissa) + fraction, exponent - bias - mantissa);
+      values.push_back(static_cast<float>(code & 0x80 ? -magnitude : magnitude));
+    }
+    RawFile file;
+    file.tensors.emplace_back("blocks.0.q.weight", RawTensor{dtype, {80, 48}, codes});
+    const RawTensor wide{"F32", {80, 48}, test::raw_bytes(values)};
+    for (const std::string& to : every_format()) {
+      SCOPED_TRACE(dtype + " to " + to);
+      const RawFile after = convert(file, {.to = to, .preset = "none", .max_memory = 64 << 10});
+      const PlanRow& row = plan_.rows.front();
+      if (row.action == Action::copy) {  // the same dtype: a scale would only round once more
+        EXPECT_EQ(row.reason, "already " + dtype);
+        EXPECT_EQ(after.at("blocks.0.q.weight"), file.at("blocks.0.q.weight"));
+      } else {
+        expect_layer(after, "blocks.0.q", quantized(to, wide, "blocks.0.q"));
+        EXPECT_FALSE(plan_.notes.empty()) << "the source is lossy";
+      }
+    }
+    EXPECT_EQ(convert(file, {.to = "fp32", .preset = "none"}).at("blocks.0.q.weight"), wide);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mezzotint/formats/driver.h"
+#include "mezzotint/kernel/decode.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -181,6 +182,14 @@ formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t
     model_.source().read(row.source, static_cast<uint64_t>(range.row0) * pitch, scratch.source.data(), size);
     tile.data = scratch.source.data();
     tile.dtype = info.dtype;
+    if (is_decoded_source(info.dtype)) {
+      constexpr float kOne = 1.0f;
+      make_room(scratch.values, static_cast<size_t>(range.rows * layout.cols));
+      kernel::decode_fp8(reinterpret_cast<const uint8_t*>(scratch.source.data()), info.dtype, range.rows, layout.cols,
+                         layout.cols, kernel::Scales::scalar(&kOne), scratch.values.data(), layout.cols);
+      tile.data = scratch.values.data();
+      tile.dtype = DType::f32;
+    }
   }
   return formats::prepare_tile(layout, tile, scratch.transformed);
 }

@@ -28,10 +28,6 @@ using formats::Selection;
 constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kTooWide = "a row does not fit --max-memory";
 
-bool is_float_source(DType dtype) {
-  return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
-}
-
 std::string layer_name(const std::string& tensor) {
   return tensor.ends_with(kWeight) ? tensor.substr(0, tensor.size() - kWeight.size()) : tensor;
 }
@@ -333,8 +329,9 @@ class Planner {
       ++too_wide_;
       return add_copy(tensor, std::string(kTooWide));
     }
-    if (!layout->format->quantized && layout->tensors[0].dtype == info.dtype)
+    if (layout->tensors[0].dtype == info.dtype)  // fp8 without a scale: a scale would only round once more
       return add_copy(tensor, "already " + std::string(name(info.dtype)));
+    lossy_ |= is_decoded_source(info.dtype);
     row.action = Action::encode;
     row.name = layout->format->quantized ? layer_name(info.name) : info.name;
     row.reason = std::move(reason);

@@ -6,6 +6,14 @@
 
 namespace mezzotint::convert {
 
+bool is_decoded_source(DType dtype) {
+  return dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2;
+}
+
+bool is_float_source(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16 || is_decoded_source(dtype);
+}
+
 TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_t tile_bytes) {
   TileShape shape;
   const auto& info = model.source().tensors()[row.source];
@@ -16,12 +24,13 @@ TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_
   }
   const formats::Layout& layout = *row.layout;
   const auto cols = static_cast<uint64_t>(layout.cols);
-  const bool decodes = row.action == Action::reencode;
+  const bool quantized = row.action == Action::reencode;
+  const bool decodes = quantized || is_decoded_source(info.dtype);
   const DType source = decodes ? DType::f32 : info.dtype;
   shape.rows = formats::rows_per_tile(layout, source, static_cast<int64_t>(tile_bytes));
   const auto rows = static_cast<uint64_t>(std::min(shape.rows, layout.total_rows()));
   const uint64_t values = rows * cols * sizeof(float);
-  if (decodes)
+  if (quantized)
     shape.source_bytes = rows * static_cast<uint64_t>(model.layers()[row.layer].layout.row_bytes);
   else
     shape.source_bytes = rows * cols * facts(info.dtype).bits / 8;

@@ -8,6 +8,11 @@
 /// pipeline, so that both say the same.
 namespace mezzotint::convert {
 
+/// Whether a plain tensor (no layer, no scale) can be encoded, and whether its tiles are decoded to float32 for it
+/// first: fp8 casts of whole models are around, whose codes are the values.
+bool is_float_source(DType dtype);
+bool is_decoded_source(DType dtype);
+
 /// Source bytes that one tile aims at: small enough to stay in a core's L2 cache between reading, choosing and
 /// encoding.
 inline constexpr uint64_t kTileBytes = 1 << 20;
