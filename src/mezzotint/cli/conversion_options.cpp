@@ -61,7 +61,7 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
       what)
       ->type_name("FORMAT");
   group(app.add_option("--fallback", a.fallback,
-                       "Format for layers that --to cannot take or that a rule keeps. "
+                       "Format for layers that --to cannot take, or that a preset or --exclude keeps. "
                        "Default: they stay as they are"),
         what)
       ->type_name("FORMAT");
