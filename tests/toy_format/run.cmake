@@ -16,6 +16,7 @@ endfunction()
 
 function(hash_tree result)
   file(GLOB_RECURSE files LIST_DIRECTORIES false ${SOURCE}/CMakeLists.txt ${SOURCE}/cmake/* ${SOURCE}/src/*)
+  list(FILTER files EXCLUDE REGEX "^${SOURCE}/(tests|build)/")  # CMakeLists.txt is found at every depth
   set(hashes "")
   foreach(file ${files})
     file(SHA256 ${file} hash)
