@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <thread>
 
 #include "mezzotint/base/version.h"
 #include "mezzotint/convert/journal.h"
 #include "mezzotint/convert/pipeline.h"
 #include "mezzotint/convert/recipe.h"
+#include "mezzotint/formats/parallel.h"
 #include "mezzotint/io/hash.h"
 #include "mezzotint/io/platform.h"
 
@@ -59,8 +59,7 @@ class Ticker {
 }  // namespace
 
 int thread_count(int wanted) {
-  if (wanted > 0) return wanted;
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return wanted > 0 ? wanted : formats::default_threads();
 }
 
 Outcome execute(const Plan& plan, const checkpoint::Model& model, const ExecuteOptions& options) {
