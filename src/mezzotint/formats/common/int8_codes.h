@@ -36,4 +36,30 @@ inline float error_bound(float value, float scale) {
   return round_up(0.5 * s + x * 0x1p-22 + saturated + 0x1p-149);
 }
 
+/// Why a weight cannot hold the codes of `format`, or "".
+inline std::string weight_problem(const TensorFacts& weight, LayerKind kind, std::string_view format) {
+  if (const std::string refusal = refuse_shape({weight.shape, kind}); !refusal.empty())
+    return tell(weight) + ", which cannot hold " + std::string(format) + ": " + refusal + ".";
+  if (weight.dtype != DType::i8 && weight.dtype != DType::u8)
+    return tell(weight) + ", but " + std::string(format) + " stores I8.";
+  return "";
+}
+
+/// A sound layer of `format`, whatever its label says: how well it fits, and what canonical dtypes would mend.
+inline Recognition sound(const StoredLayer& layer, const TensorFacts& scale, std::string_view format, Layout layout) {
+  const TensorFacts& weight = layer.tensors[0];
+  Recognition recognition{layer.label == format ? Fit::labelled
+                          : layer.label.empty() ? Fit::unlabelled
+                                                : Fit::mislabelled,
+                          std::move(layout),
+                          {}};
+  if (recognition.fit == Fit::mislabelled)
+    recognition.problems.push_back("The marker says " + std::string(layer.label) + ", but the scale is that of " +
+                                   std::string(format) + ".");
+  if (weight.dtype == DType::u8)
+    recognition.problems.push_back(tell(weight) + "; the codes are signed and belong in I8.");
+  if (scale.dtype == DType::f64) recognition.problems.push_back(tell(scale) + "; loaders expect F32.");
+  return recognition;
+}
+
 }  // namespace mezzotint::formats::int8_codes

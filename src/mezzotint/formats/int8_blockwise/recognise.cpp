@@ -1,5 +1,6 @@
 #include "mezzotint/formats/int8_blockwise/recognise.h"
 
+#include "mezzotint/formats/common/int8_codes.h"
 #include "mezzotint/formats/common/pieces.h"
 
 namespace mezzotint::formats::int8_blockwise {
@@ -46,10 +47,8 @@ Recognition recognise(const StoredLayer& layer) {
     if (!own_label) return {};
     return {Fit::broken, {}, {std::move(problem)}};
   };
-  if (const std::string refusal = refuse_shape({weight.shape, kind}); !refusal.empty())
-    return broken(tell(weight) + ", which cannot hold int8_blockwise: " + refusal + ".");
-  if (weight.dtype != DType::i8 && weight.dtype != DType::u8)
-    return broken(tell(weight) + ", but int8_blockwise stores I8.");
+  if (std::string problem = int8_codes::weight_problem(weight, kind, "int8_blockwise"); !problem.empty())
+    return broken(std::move(problem));
   if (marker_flag(layer, "convrot", false)) return broken("The marker says that the weight is rotated (convrot).");
   if (scale == nullptr) return broken("weight_scale is missing; the codes mean nothing without it.");
   const Blocks blocks = is_scale_dtype(scale->dtype) ? blocks_of(weight.shape, scale->shape) : Blocks{};
@@ -64,23 +63,14 @@ Recognition recognise(const StoredLayer& layer) {
   Options options;
   options.set(kBlockSize, std::to_string(blocks.size));
   options.set(kGeometry, blocks.row_group ? "row_group" : "tile");
-  Recognition recognition{own_label             ? Fit::labelled
-                          : layer.label.empty() ? Fit::unlabelled
-                                                : Fit::mislabelled,
-                          *describe({weight.shape, kind}, options).layout,
-                          {}};
-  if (recognition.fit == Fit::mislabelled)
-    recognition.problems.push_back("The marker says " + std::string(layer.label) +
-                                   ", but the scale is that of int8_blockwise.");
+  Recognition recognition =
+      int8_codes::sound(layer, *scale, "int8_blockwise", *describe({weight.shape, kind}, options).layout);
   if (own_label) {
     const int64_t told = marker_integer(layer, "group_size", 128);
     if (told != blocks.size)
       recognition.problems.push_back("The marker's group_size is " + std::to_string(told) + ", but the scale's shape " +
                                      to_string(scale->shape) + " means blocks of " + std::to_string(blocks.size) + ".");
   }
-  if (weight.dtype == DType::u8)
-    recognition.problems.push_back(tell(weight) + "; the codes are signed and belong in I8.");
-  if (scale->dtype == DType::f64) recognition.problems.push_back(tell(*scale) + "; loaders expect F32.");
   return recognition;
 }
 

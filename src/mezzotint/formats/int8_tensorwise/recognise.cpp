@@ -1,5 +1,6 @@
 #include "mezzotint/formats/int8_tensorwise/recognise.h"
 
+#include "mezzotint/formats/common/int8_codes.h"
 #include "mezzotint/formats/common/pieces.h"
 
 namespace mezzotint::formats::int8_tensorwise {
@@ -50,10 +51,8 @@ Recognition recognise(const StoredLayer& layer) {
     if (!own_label) return {};
     return {Fit::broken, {}, {std::move(problem)}};
   };
-  if (const std::string refusal = refuse_shape({weight.shape, kind}); !refusal.empty())
-    return broken(tell(weight) + ", which cannot hold int8_tensorwise: " + refusal + ".");
-  if (weight.dtype != DType::i8 && weight.dtype != DType::u8)
-    return broken(tell(weight) + ", but int8_tensorwise stores I8.");
+  if (std::string problem = int8_codes::weight_problem(weight, kind, "int8_tensorwise"); !problem.empty())
+    return broken(std::move(problem));
   if (marker_flag(layer, "convrot", false))
     return broken("The marker says that the weight is rotated (convrot), which this version cannot undo.");
   if (layer.find("hadamard_quip") != nullptr || layer.find("sign_row") != nullptr)
@@ -69,18 +68,9 @@ Recognition recognise(const StoredLayer& layer) {
 
   Options options;
   options.set(kScaling, scaling.form == Form::row ? "row" : "tensor");
-  Recognition recognition{own_label             ? Fit::labelled
-                          : layer.label.empty() ? Fit::unlabelled
-                                                : Fit::mislabelled,
-                          *describe({weight.shape, kind}, options).layout,
-                          {}};
-  if (recognition.fit == Fit::mislabelled)
-    recognition.problems.push_back("The marker says " + std::string(layer.label) +
-                                   ", but the scale is that of int8_tensorwise.");
+  Recognition recognition =
+      int8_codes::sound(layer, *scale, "int8_tensorwise", *describe({weight.shape, kind}, options).layout);
   if (!scaling.problem.empty()) recognition.problems.push_back(std::move(scaling.problem));
-  if (weight.dtype == DType::u8)
-    recognition.problems.push_back(tell(weight) + "; the codes are signed and belong in I8.");
-  if (scale->dtype == DType::f64) recognition.problems.push_back(tell(*scale) + "; loaders expect F32.");
   return recognition;
 }
 
