@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the golden bytes of the format folders: src/mezzotint/formats/<name>/golden/*.json.
 
-Needs torch 2.13 and comfy-kitchen 0.2.40 (CPU, eager backend). int8_blockwise, which kitchen lacks, comes from the
+A name as argument makes that one only. Needs torch 2.13 and comfy-kitchen 0.2.40 (CPU, eager backend). int8_blockwise, which kitchen lacks, comes from the
 formula of its README in numpy; the plain dtypes from torch's conversions. Run it again only when a format is added: the
 bytes are the reference, not a snapshot of our own code.
 
@@ -15,6 +15,7 @@ A file is {"made_by": text, "cases": [case, ...]}; a case is
 
 with little-endian bytes throughout.
 """
+import importlib
 import json
 import sys
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from comfy_kitchen.tensor import TensorCoreFP8Layout, TensorWiseINT8Layout
 
 FORMATS = Path(__file__).resolve().parents[2] / "src" / "mezzotint" / "formats"
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int8: "I8",
-         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
+         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.uint8: "U8"}
 
 
 def pack(t):
@@ -107,7 +108,8 @@ def plain(dtype):
         yield case(name, "", source, {"weight": stored}, stored.float())
 
 
-MAKERS = {
+# A new format's generator is a file of its own, tests/formats/golden_<name>.py, with a function cases().
+BUILT_IN = {
     "float8_e4m3fn": lambda: fp8(torch.float8_e4m3fn),
     "float8_e5m2": lambda: fp8(torch.float8_e5m2),
     "int8_tensorwise": int8_tensorwise,
@@ -118,11 +120,20 @@ MAKERS = {
 }
 
 
+def makers():
+    found = dict(BUILT_IN)
+    for path in sorted(Path(__file__).parent.glob("golden_*.py")):
+        name = path.stem.removeprefix("golden_")
+        found[name] = lambda name=name: importlib.import_module(f"golden_{name}").cases()
+    return found
+
+
 def main():
-    wanted = sys.argv[1:] or list(MAKERS)
+    known = makers()
+    wanted = sys.argv[1:] or list(known)
     made_by = f"tests/formats/make_golden.py, torch {torch.__version__}, comfy-kitchen {version('comfy-kitchen')}"
     for name in wanted:
-        cases = list(MAKERS[name]())
+        cases = list(known[name]())
         folder = FORMATS / name / "golden"
         folder.mkdir(exist_ok=True)
         lines = ",\n".join(json.dumps(c) for c in cases)

@@ -111,8 +111,16 @@ inline float value(Matrix& m, DType dtype, int64_t r, int64_t c) {
 
 constexpr DType kSourceTypes[] = {DType::f32, DType::bf16, DType::f16};
 
-/// The levels that run here and now, lowest first.
+/// The base levels that run here and now, lowest first.
 inline std::vector<Isa> enabled_isas() {
+  std::vector<Isa> isas;
+  for (const Isa isa : base_isas())
+    if (enabled(isa)) isas.push_back(isa);
+  return isas;
+}
+
+/// The same with the narrower levels, for kernels that have some.
+inline std::vector<Isa> every_enabled_isa() {
   std::vector<Isa> isas;
   for (const IsaFacts& facts : all_isas())
     if (enabled(facts.isa)) isas.push_back(facts.isa);

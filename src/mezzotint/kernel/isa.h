@@ -18,9 +18,23 @@
 ///     template <> float amax<kIsa>(const float* x, size_t n) { ... }
 ///     // caller, outside loops
 ///     with_isa([&]<Isa I> { return amax<I>(x, n); });
+///     // or, for a kernel with levels of its own
+///     with_isa<IsaList<Isa::amx, Isa::avx512vnni, Isa::avx2, Isa::scalar>>(...)
 namespace mezzotint::kernel {
 
-enum class Isa : uint8_t { scalar, avx2, avx512 };
+///
+/// Every kernel has the base levels scalar, avx2 and avx512. The others are narrower: they add instructions that only
+/// matrix products and a few codecs use, and a kernel has them where it gains (NAME.isa_<level>.cpp). A level higher in
+/// the order never lacks what a lower one of the same kernel has, except that machines with avx512 may lack avxvnni.
+enum class Isa : uint8_t {
+  scalar,
+  avx2,
+  avxvnni,  ///< 256-bit VNNI on processors without AVX-512
+  avx512,
+  avx512vnni,
+  avx512bf16,  ///< also VNNI and VBMI
+  amx,         ///< AMX-INT8 and AMX-BF16 beside avx512bf16
+};
 
 /// CPU features a level may need. A machine may have one without another.
 enum Feature : uint32_t {
@@ -32,6 +46,11 @@ enum Feature : uint32_t {
   kAvx512bw = 1u << 5,
   kAvx512dq = 1u << 6,
   kAvx512vl = 1u << 7,
+  kAvxVnni = 1u << 8,
+  kAvx512vnni = 1u << 9,
+  kAvx512vbmi = 1u << 10,
+  kAvx512bf16 = 1u << 11,
+  kAmx = 1u << 12,  ///< tile, int8 and bf16, and the operating system lets this process use them
 };
 
 struct IsaFacts {
@@ -42,6 +61,8 @@ struct IsaFacts {
 
 /// Every level, lowest first. A cap admits the levels up to and including it.
 std::span<const IsaFacts> all_isas();
+/// The levels that every kernel is compiled for, lowest first.
+std::span<const Isa> base_isas();
 std::string_view name(Isa isa);
 std::optional<Isa> isa_from_name(std::string_view name);
 
@@ -70,8 +91,10 @@ template <Isa... Levels>
 struct IsaList {};
 #if defined(__x86_64__)
 using BaseIsas = IsaList<Isa::avx512, Isa::avx2, Isa::scalar>;
+using EveryIsa = IsaList<Isa::amx, Isa::avx512bf16, Isa::avx512vnni, Isa::avx512, Isa::avxvnni, Isa::avx2, Isa::scalar>;
 #else
 using BaseIsas = IsaList<Isa::scalar>;
+using EveryIsa = BaseIsas;
 #endif
 
 namespace detail {
@@ -92,7 +115,7 @@ decltype(auto) with_isa(F&& f) {
   return detail::choose(static_cast<F&&>(f), List{});
 }
 
-/// The level with_isa chooses from the base list now.
+/// The highest level enabled now.
 Isa active_isa();
 /// What the compiler of the chosen object file was told: read from its own macros inside an ISA file, so that a test
 /// can prove that the forced level is the one that runs.
