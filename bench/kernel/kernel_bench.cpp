@@ -17,6 +17,7 @@
 #include "mezzotint/kernel/cast.h"
 #include "mezzotint/kernel/decode.h"
 #include "mezzotint/kernel/encode.h"
+#include "mezzotint/kernel/hadamard.h"
 #include "mezzotint/kernel/reduce.h"
 #include "mezzotint/kernel/transpose.h"
 
@@ -95,6 +96,21 @@ std::vector<Operation> operations() {
     decode_int8(static_cast<const int8_t*>(x.data), x.rows, kCols, kCols, Scales::scalar(&kScale),
                 reinterpret_cast<float*>(out), kCols);
   });
+  add("copy/f32", DType::f32, 4,
+      [](const Source& x, uint8_t* out) { std::memcpy(out, x.data, static_cast<size_t>(x.rows * x.cols * 4)); });
+  // In place on a tile of 64 KiB that was just copied: compare with copy/f32.
+  for (const int64_t group : {4, 16, 64, 256, 1024, 4096})
+    for (const bool convrot : {true, false})
+      add((convrot ? "copy+convrot/" : "copy+sylvester/") + std::to_string(group), DType::f32, 4,
+          [group, convrot](const Source& x, uint8_t* out) {
+            auto* values = reinterpret_cast<float*>(out);
+            constexpr int64_t kTile = 16 << 10;
+            for (int64_t i = 0; i < x.rows * x.cols; i += kTile) {
+              std::memcpy(values + i, static_cast<const float*>(x.data) + i, kTile * 4);
+              if (convrot) rotate_convrot(values + i, kTile, group);
+              if (!convrot) rotate_sylvester(values + i, kTile, group);
+            }
+          });
   for (const auto& [bytes, dtype] : {std::pair{1, DType::u8}, std::pair{2, DType::bf16}, std::pair{4, DType::f32}})
     add("transpose/" + std::to_string(bytes), dtype, bytes, [bytes = bytes](const Source& x, uint8_t* out) {
       transpose(x.data, x.rows, kCols, kCols, out, x.rows, bytes);
