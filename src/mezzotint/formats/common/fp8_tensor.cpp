@@ -6,9 +6,8 @@
 
 #include "mezzotint/base/e4m3.h"
 #include "mezzotint/base/e5m2.h"
+#include "mezzotint/formats/common/fp8_codes.h"
 #include "mezzotint/formats/common/pieces.h"
-#include "mezzotint/kernel/decode.h"
-#include "mezzotint/kernel/encode.h"
 #include "mezzotint/kernel/reduce.h"
 
 namespace mezzotint::formats {
@@ -26,21 +25,6 @@ struct CodecOf<DType::f8_e5m2> {
 };
 template <DType D>
 using Codec = typename CodecOf<D>::type;
-
-/// Labels under which files with such a weight and a single scale are around: converters mix them up.
-// names a format: labels found in files, right or wrong
-constexpr std::string_view kFamily[] = {"float8_e4m3fn", "float8_e5m2", "float8_e4m3fn_rowwise",
-                                        "float8_e4m3fn_blockwise", "float8_e4m3fn_block3d"};
-
-float multiplier(float scale) {
-  const float reciprocal = 1.0f / scale;
-  // Only a scale that verify refuses gets here; what it decodes to is next to nothing in any case.
-  return std::isfinite(reciprocal) ? reciprocal : 0.0f;
-}
-
-kernel::Scales scales(const Layout& layout, const Parameters& parameters, int64_t row0) {
-  return {.data = floats(parameters, 1), .block_rows = layout.rows, .block_cols = 0, .stride = 1, .row0 = row0};
-}
 
 }  // namespace
 
@@ -80,51 +64,11 @@ void Fp8Tensor<D>::finish(const Layout& layout, const ChooseOptions&, int, float
 }
 
 template <DType D>
-void Fp8Tensor<D>::encode(const Layout& layout, const Parameters& parameters, const Tile& tile,
-                          const Rounding& rounding, std::byte* codes) {
-  const float r = multiplier(floats(parameters, 1)[tile.row0 / layout.rows]);
-  kernel::encode_fp8(source(tile), kernel::Scales::scalar(&r), D, reinterpret_cast<uint8_t*>(codes) + tile.col0,
-                     layout.row_bytes, rounding, element_index(layout, tile));
-}
-
-template <DType D>
-void Fp8Tensor<D>::decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
-                          int64_t cols, const std::byte* codes, float* out, int64_t out_stride) {
-  kernel::decode_fp8(reinterpret_cast<const uint8_t*>(codes) + col0, D, rows, cols, layout.row_bytes,
-                     scales(layout, parameters, row0), out, out_stride);
-}
-
-// With y = w * r: r and y carry a relative error of 2^-24 each, y is clamped, rounding moves it by half a step
-// (relative 2^-(M+1) above the smallest normal code, kStep / 2 below), and the product with s rounds once more.
-template <DType D>
-void Fp8Tensor<D>::error_bound(const Layout& layout, const Parameters& parameters, const Tile& tile, float* bound) {
-  const double scale = floats(parameters, 1)[tile.row0 / layout.rows];
-  const double relative = std::ldexp(1.0, -(Codec<D>::kMantissaBits + 1));
-  const double absolute = scale * Codec<D>::kStep / 2;
-  const double largest = scale * static_cast<double>(Codec<D>::kMax);
-  const auto* values = static_cast<const float*>(tile.data);
-  for (int64_t r = 0; r < tile.rows; ++r)
-    for (int64_t c = 0; c < tile.cols; ++c) {
-      const double x = std::abs(static_cast<double>(values[r * tile.row_stride + c]));
-      const double step = std::max(x * relative, absolute);
-      const double saturated = std::max(0.0, x - largest);
-      bound[r * tile.cols + c] = std::isfinite(x) ? round_up(step * (1 + 0x1p-20) + x * 0x1p-21 + saturated + 0x1p-149)
-                                                  : std::numeric_limits<float>::infinity();
-    }
-}
-
-template <DType D>
-bool Fp8Tensor<D>::scale_by_power_of_two(const Layout&, Parameters& parameters, int exponent) {
-  return scale_floats(parameters, 1, exponent);
-}
-
-template <DType D>
 Recognition Fp8Tensor<D>::recognise(const Format& format, const StoredLayer& layer) {
   const TensorFacts& weight = layer.tensors[0];
   const TensorFacts* scale = layer.find("weight_scale");
   const bool own_label = layer.label == format.name;
-  const bool family = std::find(std::begin(kFamily), std::end(kFamily), layer.label) != std::end(kFamily);
-  if (!own_label && !family && !layer.label.empty()) return {};
+  if (!own_label && !fp8_codes::is_family(layer.label) && !layer.label.empty()) return {};
   if (!own_label && (weight.dtype != D || scale == nullptr))
     return {};  // without a scale: a plain tensor of fp8 values
 
@@ -176,11 +120,6 @@ Recognition Fp8Tensor<D>::recognise(const Format& format, const StoredLayer& lay
                                                                   std::string(format.name) + ".");
   }
   return recognition;
-}
-
-template <DType D>
-void Fp8Tensor<D>::verify(const Layout&, const Parameters& parameters, std::vector<std::string>& problems) {
-  verify_positive(parameters, 1, "weight_scale", problems);
 }
 
 template struct Fp8Tensor<DType::f8_e4m3>;

@@ -1,8 +1,9 @@
 #pragma once
+#include "mezzotint/formats/common/fp8_codes.h"
 #include "mezzotint/formats/format.h"
 
 /// 8-bit floats with one float32 scale per matrix (float8_e4m3fn, float8_e5m2). A format row gives its dtype as a
-/// template argument. weight = code * weight_scale.
+/// template argument. weight = code * weight_scale. Codes are those of fp8_codes.h.
 ///
 ///     s = amax / MAX            a division; 2^-126 where 1 / s would overflow, 1 where the weight is all zeros
 ///     r = 1 / s                 rounded on its own, as comfy-kitchen's eager backend does it
@@ -18,14 +19,7 @@ struct Fp8Tensor {
   static bool observe(const Layout& layout, const ChooseOptions& choose, int pass, const Tile& tile, float* stats,
                       Parameters& parameters);
   static void finish(const Layout& layout, const ChooseOptions& choose, int pass, float* stats, Parameters& parameters);
-  static void encode(const Layout& layout, const Parameters& parameters, const Tile& tile, const Rounding& rounding,
-                     std::byte* codes);
-  static void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
-                     int64_t cols, const std::byte* codes, float* out, int64_t out_stride);
-  static void error_bound(const Layout& layout, const Parameters& parameters, const Tile& tile, float* bound);
-  static bool scale_by_power_of_two(const Layout& layout, Parameters& parameters, int exponent);
   static Recognition recognise(const Format& format, const StoredLayer& layer);
-  static void verify(const Layout& layout, const Parameters& parameters, std::vector<std::string>& problems);
 };
 
 extern template struct Fp8Tensor<DType::f8_e4m3>;

@@ -19,13 +19,13 @@ const Format format_float8_e4m3fn{
     .choose_plan = Codec::choose_plan,
     .observe = Codec::observe,
     .finish = Codec::finish,
-    .encode = Codec::encode,
-    .decode = Codec::decode,
-    .error_bound = Codec::error_bound,
-    .scale_by_power_of_two = Codec::scale_by_power_of_two,
+    .encode = fp8_codes::encode<DType::f8_e4m3>,
+    .decode = fp8_codes::decode<DType::f8_e4m3>,
+    .error_bound = fp8_codes::error_bound<DType::f8_e4m3>,
+    .scale_by_power_of_two = fp8_codes::scale_by_power_of_two,
     .companions = kFp8Companions,
     .recognise = [](const StoredLayer& layer) { return Codec::recognise(format_float8_e4m3fn, layer); },
-    .verify = Codec::verify,
+    .verify = fp8_codes::verify,
 };
 
 }  // namespace mezzotint::formats
