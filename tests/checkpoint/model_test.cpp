@@ -103,7 +103,7 @@ TEST_F(CheckpointModel, LegacyActivationScaleOfOneIsAPlaceholder) {
 
 TEST_F(CheckpointModel, LegacyScaleThatCannotBeReadIsNoPlaceholder) {
   RawFile file = legacy_file("", 0);
-  file.at("a.scale_weight") = f32_tensor({4}, rising(4));
+  file.at("a.scale_weight") = f32_tensor({3}, rising(3));
   const Model model = open(file);
   EXPECT_TRUE(model.layers().empty());
   EXPECT_EQ(codes(model), (Codes{"orphan-scale", "orphan-scale"}));  // the scales of `a`; b's is a note

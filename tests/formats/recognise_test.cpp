@@ -5,6 +5,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "formats/claims.h"
 #include "mezzotint/base/error.h"
 #include "mezzotint/formats/driver.h"
 
@@ -13,39 +14,6 @@ namespace mezzotint::formats {
 namespace {
 
 using testing::HasSubstr;
-
-struct Found {
-  std::string label;  ///< of the best claim, "" for none
-  Fit fit = Fit::none;
-  Recognition recognition;
-};
-
-/// Who takes the layer? `marker` is JSON text or "".
-Found find(const std::string& marker, std::vector<TensorFacts> tensors) {
-  const nlohmann::json parsed = marker.empty() ? nlohmann::json() : nlohmann::json::parse(marker);
-  StoredLayer layer;
-  if (!marker.empty()) {
-    layer.marker = &parsed;
-    layer.label = parsed.at("format").get_ref<const std::string&>();
-  }
-  layer.tensors = std::move(tensors);
-  Found best;
-  for (const Format* format : all_formats()) {
-    Recognition recognition = format->recognise(layer);
-    if (recognition.fit <= best.fit) continue;
-    best.fit = recognition.fit;
-    best.label =
-        recognition.layout.format ? Selection{format, recognition.layout.options}.label() : std::string(format->name);
-    best.recognition = std::move(recognition);
-  }
-  return best;
-}
-
-std::string problems(const Found& found) {
-  std::string text;
-  for (const auto& problem : found.recognition.problems) text += problem + "\n";
-  return text;
-}
 
 const TensorFacts kInt8{"weight", DType::i8, {256, 512}};
 const TensorFacts kFp8{"weight", DType::f8_e4m3, {256, 512}};
@@ -58,99 +26,99 @@ TensorFacts scale(Shape shape, DType dtype = DType::f32) {
   EXPECT_EQ(static_cast<int>((found).fit), static_cast<int>(expected_fit)) << problems(found)
 
 TEST(Recognise, Int8BlockwiseLabelOverScalesPerRowOrTensor) {
-  const auto row = find(R"({"format": "int8_blockwise", "group_size": 1})", {kInt8, scale({256, 1})});
+  const auto row = claim(R"({"format": "int8_blockwise", "group_size": 1})", {kInt8, scale({256, 1})});
   EXPECT_FOUND(row, "int8_tensorwise:scaling=row", Fit::mislabelled);
   EXPECT_THAT(problems(row), HasSubstr("The marker says int8_blockwise"));
-  const auto tensor = find(R"({"format": "int8_blockwise", "group_size": 128})", {kInt8, scale({})});
+  const auto tensor = claim(R"({"format": "int8_blockwise", "group_size": 128})", {kInt8, scale({})});
   EXPECT_FOUND(tensor, "int8_tensorwise", Fit::mislabelled);
 }
 
 TEST(Recognise, Int8AxiswiseIsScalesPerRow) {
-  const auto found = find(R"({"format": "int8_axiswise"})", {kInt8, scale({256})});
+  const auto found = claim(R"({"format": "int8_axiswise"})", {kInt8, scale({256})});
   EXPECT_FOUND(found, "int8_tensorwise:scaling=row", Fit::mislabelled);
   EXPECT_EQ(found.recognition.layout.tensors[1].shape, (Shape{256, 1}));
 }
 
 TEST(Recognise, Int8TensorwiseLabelOverBlocks) {
   // convert_to_quant writes this for weights of zeros.
-  const auto found = find(R"({"format": "int8_tensorwise", "per_row": true})", {kInt8, scale({2, 4})});
+  const auto found = claim(R"({"format": "int8_tensorwise", "per_row": true})", {kInt8, scale({2, 4})});
   EXPECT_FOUND(found, "int8_blockwise", Fit::mislabelled);
 }
 
 TEST(Recognise, EveryInt8ScaleShape) {
   const std::string marker = R"({"format": "int8_tensorwise"})";
-  EXPECT_FOUND(find(marker, {kInt8, scale({})}), "int8_tensorwise", Fit::labelled);
-  EXPECT_FOUND(find(marker, {kInt8, scale({256, 1})}), "int8_tensorwise:scaling=row", Fit::labelled);
-  EXPECT_EQ(problems(find(marker, {kInt8, scale({256, 1}, DType::bf16)})), "");
+  EXPECT_FOUND(claim(marker, {kInt8, scale({})}), "int8_tensorwise", Fit::labelled);
+  EXPECT_FOUND(claim(marker, {kInt8, scale({256, 1})}), "int8_tensorwise:scaling=row", Fit::labelled);
+  EXPECT_EQ(problems(claim(marker, {kInt8, scale({256, 1}, DType::bf16)})), "");
   for (const Shape& shape : {Shape{1}, Shape{1, 1}}) {
-    const auto one = find(marker, {kInt8, scale(shape)});
+    const auto one = claim(marker, {kInt8, scale(shape)});
     EXPECT_FOUND(one, "int8_tensorwise", Fit::labelled);
     EXPECT_THAT(problems(one), HasSubstr("only as []"));
   }
-  const auto flat = find(marker, {kInt8, scale({256})});
+  const auto flat = claim(marker, {kInt8, scale({256})});
   EXPECT_FOUND(flat, "int8_tensorwise:scaling=row", Fit::labelled);
   EXPECT_THAT(problems(flat), HasSubstr("[256, 1]"));
-  EXPECT_FOUND(find(marker, {kInt8, scale({512})}), "int8_tensorwise", Fit::broken);
-  EXPECT_FOUND(find(marker, {kInt8, scale({}, DType::i32)}), "int8_tensorwise", Fit::broken);
+  EXPECT_FOUND(claim(marker, {kInt8, scale({512})}), "int8_tensorwise", Fit::broken);
+  EXPECT_FOUND(claim(marker, {kInt8, scale({}, DType::i32)}), "int8_tensorwise", Fit::broken);
 }
 
 TEST(Recognise, OneRowWeights) {
   const TensorFacts weight{"weight", DType::i8, {1, 512}};
-  EXPECT_FOUND(find(R"({"format": "int8_tensorwise", "per_row": true})", {weight, scale({1, 1})}),
+  EXPECT_FOUND(claim(R"({"format": "int8_tensorwise", "per_row": true})", {weight, scale({1, 1})}),
                "int8_tensorwise:scaling=row", Fit::labelled);
-  EXPECT_FOUND(find(R"({"format": "int8_tensorwise", "per_row": true})", {weight, scale({1})}),
+  EXPECT_FOUND(claim(R"({"format": "int8_tensorwise", "per_row": true})", {weight, scale({1})}),
                "int8_tensorwise:scaling=row", Fit::labelled);
-  EXPECT_FOUND(find(R"({"format": "int8_tensorwise"})", {weight, scale({})}), "int8_tensorwise", Fit::labelled);
+  EXPECT_FOUND(claim(R"({"format": "int8_tensorwise"})", {weight, scale({})}), "int8_tensorwise", Fit::labelled);
 }
 
 TEST(Recognise, Int8BlocksOfEveryGeometry) {
-  EXPECT_FOUND(find(R"({"format": "int8_blockwise", "group_size": 128})", {kInt8, scale({2, 4})}), "int8_blockwise",
+  EXPECT_FOUND(claim(R"({"format": "int8_blockwise", "group_size": 128})", {kInt8, scale({2, 4})}), "int8_blockwise",
                Fit::labelled);
-  EXPECT_FOUND(find(R"({"format": "int8_blockwise", "group_size": 64})", {kInt8, scale({4, 8})}),
+  EXPECT_FOUND(claim(R"({"format": "int8_blockwise", "group_size": 64})", {kInt8, scale({4, 8})}),
                "int8_blockwise:block_size=64", Fit::labelled);
-  EXPECT_FOUND(find(R"({"format": "int8_blockwise", "group_size": 128})", {kInt8, scale({256, 4, 1})}),
+  EXPECT_FOUND(claim(R"({"format": "int8_blockwise", "group_size": 128})", {kInt8, scale({256, 4, 1})}),
                "int8_blockwise:geometry=row_group", Fit::labelled);
-  const auto disagree = find(R"({"format": "int8_blockwise", "group_size": 32})", {kInt8, scale({4, 8})});
+  const auto disagree = claim(R"({"format": "int8_blockwise", "group_size": 32})", {kInt8, scale({4, 8})});
   EXPECT_FOUND(disagree, "int8_blockwise:block_size=64", Fit::labelled);
   EXPECT_THAT(problems(disagree), HasSubstr("group_size is 32"));
-  const auto odd = find(R"({"format": "int8_blockwise", "group_size": 128})", {kInt8, scale({2, 8})});
+  const auto odd = claim(R"({"format": "int8_blockwise", "group_size": 128})", {kInt8, scale({2, 8})});
   EXPECT_FOUND(odd, "int8_blockwise", Fit::broken);
 }
 
 TEST(Recognise, ScalesWithoutAMarker) {
-  EXPECT_FOUND(find("", {kInt8, scale({})}), "int8_tensorwise", Fit::unlabelled);
-  EXPECT_FOUND(find("", {kInt8, scale({256, 1})}), "int8_tensorwise:scaling=row", Fit::unlabelled);
-  EXPECT_FOUND(find("", {kInt8, scale({2, 4})}), "int8_blockwise", Fit::unlabelled);
-  EXPECT_FOUND(find("", {kFp8, scale({})}), "float8_e4m3fn", Fit::unlabelled);
-  EXPECT_FOUND(find("", {kInt8}), "", Fit::none);
-  EXPECT_FOUND(find("", {kFp8}), "", Fit::none);
+  EXPECT_FOUND(claim("", {kInt8, scale({})}), "int8_tensorwise", Fit::unlabelled);
+  EXPECT_FOUND(claim("", {kInt8, scale({256, 1})}), "int8_tensorwise:scaling=row", Fit::unlabelled);
+  EXPECT_FOUND(claim("", {kInt8, scale({2, 4})}), "int8_blockwise", Fit::unlabelled);
+  EXPECT_FOUND(claim("", {kFp8, scale({})}), "float8_e4m3fn", Fit::unlabelled);
+  EXPECT_FOUND(claim("", {kInt8}), "", Fit::none);
+  EXPECT_FOUND(claim("", {kFp8}), "", Fit::none);
 }
 
 TEST(Recognise, Fp8LabelsAndDtypes) {
   const TensorFacts e5m2{"weight", DType::f8_e5m2, {256, 512}};
-  const auto swapped = find(R"({"format": "float8_e4m3fn"})", {e5m2, scale({})});
+  const auto swapped = claim(R"({"format": "float8_e4m3fn"})", {e5m2, scale({})});
   EXPECT_FOUND(swapped, "float8_e5m2", Fit::mislabelled);
-  EXPECT_FOUND(find(R"({"format": "float8_e5m2"})", {kFp8, scale({1})}), "float8_e4m3fn", Fit::mislabelled);
-  const auto bytes = find(R"({"format": "float8_e4m3fn"})",
-                          {{"weight", DType::u8, {256, 512}}, scale({}), {"input_scale", DType::f32, {}}});
+  EXPECT_FOUND(claim(R"({"format": "float8_e5m2"})", {kFp8, scale({1})}), "float8_e4m3fn", Fit::mislabelled);
+  const auto bytes = claim(R"({"format": "float8_e4m3fn"})",
+                           {{"weight", DType::u8, {256, 512}}, scale({}), {"input_scale", DType::f32, {}}});
   EXPECT_FOUND(bytes, "float8_e4m3fn", Fit::broken);
   EXPECT_EQ(bytes.recognition.layout.tensors[0].dtype, DType::f8_e4m3);
   EXPECT_THAT(problems(bytes), HasSubstr("instead of reading them as codes"));
-  EXPECT_FOUND(find(R"({"format": "float8_e4m3fn"})", {{"weight", DType::bf16, {256, 512}}, scale({})}),
+  EXPECT_FOUND(claim(R"({"format": "float8_e4m3fn"})", {{"weight", DType::bf16, {256, 512}}, scale({})}),
                "float8_e4m3fn", Fit::broken);
-  const auto rows = find(R"({"format": "float8_e4m3fn"})", {kFp8, scale({256})});
+  const auto rows = claim(R"({"format": "float8_e4m3fn"})", {kFp8, scale({512})});
   EXPECT_FOUND(rows, "float8_e4m3fn", Fit::broken);
   EXPECT_THAT(problems(rows), HasSubstr("has one scale"));
-  const auto missing = find(R"({"format": "float8_e4m3fn"})", {kFp8});
+  const auto missing = claim(R"({"format": "float8_e4m3fn"})", {kFp8});
   EXPECT_FOUND(missing, "float8_e4m3fn", Fit::broken);
   EXPECT_THAT(problems(missing), HasSubstr("weight_scale is missing"));
 }
 
 TEST(Recognise, RotatedAndTransformedWeightsAreNotMisread) {
-  EXPECT_EQ(find(R"({"format": "int8_tensorwise", "convrot": true})", {kInt8, scale({256, 1})}).fit, Fit::broken);
-  EXPECT_EQ(find(R"({"format": "int8_tensorwise"})", {kInt8, scale({256, 1}), {"hadamard_quip", DType::i8, {}}}).fit,
+  EXPECT_EQ(claim(R"({"format": "int8_tensorwise", "convrot": true})", {kInt8, scale({256, 1})}).fit, Fit::broken);
+  EXPECT_EQ(claim(R"({"format": "int8_tensorwise"})", {kInt8, scale({256, 1}), {"hadamard_quip", DType::i8, {}}}).fit,
             Fit::broken);
-  EXPECT_EQ(find(R"({"format": "convrot_w4a4"})", {kInt8, scale({256})}).label, "");
+  EXPECT_EQ(claim(R"({"format": "convrot_w4a4"})", {kInt8, scale({256})}).label, "");
 }
 
 TEST(CanonicalParameter, ConvertsAndRepeats) {

@@ -15,7 +15,8 @@ std::string did_you_mean(std::string_view wrong, const std::vector<std::string_v
   for (const std::string_view candidate : candidates) {
     const bool extends = wrong.size() >= 3 && candidate.starts_with(wrong);
     const size_t distance = extends ? 1 : edit_distance(wrong, candidate);
-    if (distance < best_distance) {
+    const bool shorter = distance == best_distance && candidate.size() < best.size();
+    if (distance < best_distance || shorter) {
       best = candidate;
       best_distance = distance;
     }
