@@ -22,6 +22,11 @@ if(CMAKE_BUILD_TYPE STREQUAL "Debug")
   set(MEZZOTINT_ISA_COMMON -fno-math-errno -fno-trapping-math -ffp-contract=off)
 endif()
 
+# g++ 12 takes the deliberately undefined registers of its own AVX-512 intrinsics for a mistake of ours (GCC bug 105593).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  list(APPEND MEZZOTINT_ISA_COMMON -Wno-maybe-uninitialized -Wno-uninitialized)
+endif()
+
 function(mezzotint_isa_sources target)
   foreach(source ${ARGN})
     get_filename_component(source ${source} ABSOLUTE)
