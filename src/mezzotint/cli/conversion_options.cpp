@@ -100,6 +100,13 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
         how);
   group(app.add_option("--rounding", a.rounding, "nearest (default) or stochastic"), how)->type_name("MODE");
   group(app.add_option("--seed", a.seed, "Seed of stochastic rounding. Default: 0"), how)->type_name("N");
+  group(app.add_option("--effort", a.effort,
+                       fmt::format("Choice of scales: 0 = plain absmax; 1 = what costs little and gains something; "
+                                   "2 = full search. Default: {}",
+                                   convert::ConvertOptions().effort))
+            ->check(CLI::Range(0, 2)),
+        how)
+      ->type_name("N");
   group(app.add_option("--max-memory", a.max_memory, "Bound of the buffers. Default: 1GiB"), how)->type_name("SIZE");
   group(app.add_option("--max-shard-size", a.max_shard_size,
                        "Split the output into files of at most this size and an "
@@ -133,6 +140,7 @@ convert::ConvertOptions read_options(const ConversionArguments& a) {
     options.rounding = *a.rounding == "stochastic" ? Rounding::Mode::stochastic : Rounding::Mode::nearest_even;
   }
   if (a.seed) options.seed = *a.seed;
+  if (a.effort) options.effort = *a.effort;
   if (a.max_memory && a.streaming_mode)
     throw UsageError("--max-memory and --streaming-mode say the same thing; give one of them.");
   if (a.max_memory) options.max_memory = parse_size(*a.max_memory);

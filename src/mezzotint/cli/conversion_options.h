@@ -17,6 +17,7 @@ struct ConversionArguments {
   std::string layer_config, recipe;
   bool fullmatch = false, full_precision_matrix_mult = false;
   std::optional<uint64_t> seed;
+  std::optional<int> effort;
   int threads = 0;
 };
 

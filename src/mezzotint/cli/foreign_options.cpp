@@ -55,7 +55,7 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
      "use --layer-config FILE, which gives any layer its own format (`mezzotint plan FILE --template` writes one)"},
     {"--fallback-block-size --fallback-simple",
      "options of the fallback go with its name: --fallback int8_blockwise:block_size=64"},
-    {"--simple", "not needed, plain rounding to the nearest code is what convert does"},
+    {"--simple", "use --effort 0: plain absmax scales and rounding to the nearest code"},
     // Presets
     {"--t5xxl --mistral --visual --generic-text --gemma4 --qwen35 --flux2 --distillation-large --distillation-small "
      "--nerf-large --nerf-small --radiance --wan --hunyuan --qwen --zimage --zimage-refiner --lora --anima --lens "
