@@ -1,0 +1,240 @@
+#include "mezzotint/base/e2m1.h"
+#include "mezzotint/base/e4m3.h"
+#include "mezzotint/kernel/isa_elements.h"
+#include "mezzotint/kernel/nvfp4.h"
+
+namespace mezzotint::kernel {
+namespace {
+
+constexpr int64_t kBlock = kNvfp4Block;
+constexpr int64_t kChunk = 64;  // blocks worked on at a time, in scratch on the stack
+constexpr float kLargestCode = 6.0f, kLargestScale = 448.0f;
+constexpr float kSmallestScale = E4m3::kStep;
+
+/// Largest magnitude of every block, as bits; inf and NaN are on top.
+template <class Element>
+[[gnu::noinline]] void block_tops(const typename Element::Stored* __restrict x, int64_t blocks,
+                                  typename Element::Magnitude* __restrict tops) {
+  using Magnitude = typename Element::Magnitude;
+  constexpr auto kMask = static_cast<Magnitude>(sizeof(Magnitude) == 2 ? 0x7FFF : 0x7FFFFFFF);
+  for (int64_t b = 0; b < blocks; ++b) {
+    Magnitude top = 0;
+    for (int64_t j = 0; j < kBlock; ++j) {
+      const auto a = static_cast<Magnitude>(static_cast<Magnitude>(x[b * kBlock + j]) & kMask);
+      top = a > top ? a : top;
+    }
+    tops[b] = top;
+  }
+}
+
+/// Largest finite magnitude of n <= 16 elements.
+template <class Element>
+typename Element::Magnitude finite_top(const typename Element::Stored* x, int64_t n, bool& non_finite) {
+  using Magnitude = typename Element::Magnitude;
+  constexpr auto kMask = static_cast<Magnitude>(sizeof(Magnitude) == 2 ? 0x7FFF : 0x7FFFFFFF);
+  Magnitude top = 0;
+  for (int64_t j = 0; j < n; ++j) {
+    const auto a = static_cast<Magnitude>(static_cast<Magnitude>(x[j]) & kMask);
+    non_finite |= a >= Element::kInf;
+    top = a < Element::kInf && a > top ? a : top;
+  }
+  return top;
+}
+
+template <class Element>
+[[gnu::noinline]] void scales_of(const typename Element::Magnitude* __restrict tops, int64_t blocks, float global,
+                                 Byte* __restrict scales) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    const float amax = Element::load(static_cast<typename Element::Stored>(tops[b]));
+    scales[b] = static_cast<uint8_t>(E4m3::encode_saturating(amax / kLargestCode / global));
+  }
+}
+
+template <class Element>
+bool plain_row(const typename Element::Stored* x, int64_t cols, float global, Byte* scales) {
+  bool non_finite = false;
+  typename Element::Magnitude tops[kChunk];
+  for (int64_t col = 0; col < cols; col += kChunk * kBlock) {
+    const int64_t n = smaller(cols - col, kChunk * kBlock), whole = n / kBlock;
+    const int64_t blocks = (n + kBlock - 1) / kBlock;
+    block_tops<Element>(x + col, whole, tops);
+    for (int64_t b = 0; b < blocks; ++b)
+      if (b == whole || tops[b] >= Element::kInf)
+        tops[b] = finite_top<Element>(x + col + b * kBlock, smaller(n - b * kBlock, kBlock), non_finite);
+    scales_of<Element>(tops, blocks, global, scales + col / kBlock);
+  }
+  return non_finite;
+}
+
+// --- search -------------------------------------------------------------------------------------------------------
+
+constexpr int kLanes = 16;  // blocks side by side
+
+/// Sixteen blocks, transposed: lane b is block b. Nothing here depends on how many lanes a vector has, and every lane
+/// adds up its block in the order of columns.
+struct alignas(64) Blocks {
+  float x[kBlock][kLanes];       // 0 where not finite, and beyond the matrix
+  float weight[kBlock][kLanes];  // of the columns
+  float base[kLanes];            // (amax / 6) / global
+  float best_error[kLanes];
+  float best[kLanes];  // scale, as float
+};
+
+/// The E2M1 value nearest to a magnitude, ties to even: adding 1.5 * 2^22 * 2^e leaves multiples of 2^(e - 1), the
+/// distance of E2M1 values from 2^e (and below 2).
+[[gnu::always_inline]] inline float nearest_value(float magnitude) {
+  const float a = magnitude < kLargestCode ? magnitude : kLargestCode;
+  const auto exponent = static_cast<int32_t>(float_bits(a) & 0x7F800000);
+  const int32_t at_least_one = exponent > 0x3F800000 ? exponent : 0x3F800000;
+  const float magic = float_from_bits(static_cast<uint32_t>(at_least_one) + (22u << 23) + 0x400000u);
+  return (a + magic) - magic;
+}
+[[gnu::always_inline]] inline float absolute(float x) {
+  return float_from_bits(float_bits(x) & kFloatMagnitude);
+}
+
+/// e4m3(scale) as float, at least the smallest.
+[[gnu::always_inline]] inline float storable(float scale) {
+  const float at_least = scale > kSmallestScale ? scale : kSmallestScale;
+  return E4m3::decode(E4m3::encode_saturating(at_least));
+}
+
+template <bool Weighted>
+[[gnu::noinline]] void try_scales(Blocks& blocks, const float* __restrict scales, float global) {
+  alignas(64) float reciprocal[kLanes], error[kLanes];
+  for (int b = 0; b < kLanes; ++b) {
+    reciprocal[b] = 1.0f / (global * scales[b]);
+    error[b] = 0;
+  }
+  for (int j = 0; j < kBlock; ++j)
+    for (int b = 0; b < kLanes; ++b) {
+      const float y = absolute(blocks.x[j][b]) * reciprocal[b];
+      const float d = nearest_value(y) - y;
+      error[b] += Weighted ? blocks.weight[j][b] * (d * d) : d * d;
+    }
+  for (int b = 0; b < kLanes; ++b) {
+    const float e = error[b] * (scales[b] * scales[b]);  // in units of global^2; NaN is not better
+    const bool better = e < blocks.best_error[b];
+    blocks.best_error[b] = better ? e : blocks.best_error[b];
+    blocks.best[b] = better ? scales[b] : blocks.best[b];
+  }
+}
+
+template <bool Weighted>
+[[gnu::noinline]] void try_factor(Blocks& blocks, float factor, float global) {
+  alignas(64) float scales[kLanes];
+  for (int b = 0; b < kLanes; ++b) scales[b] = storable(blocks.base[b] * factor);
+  try_scales<Weighted>(blocks, scales, global);
+}
+
+/// Tries <q, x> / <q, q>, the scale that fits the codes of the best one.
+template <bool Weighted>
+[[gnu::noinline]] void try_least_squares(Blocks& blocks, float global) {
+  alignas(64) float reciprocal[kLanes], qy[kLanes], qq[kLanes], scales[kLanes];
+  for (int b = 0; b < kLanes; ++b) {
+    reciprocal[b] = 1.0f / (global * blocks.best[b]);
+    qy[b] = qq[b] = 0;
+  }
+  for (int j = 0; j < kBlock; ++j)
+    for (int b = 0; b < kLanes; ++b) {
+      const float y = absolute(blocks.x[j][b]) * reciprocal[b];
+      const float q = nearest_value(y);
+      const float h = Weighted ? blocks.weight[j][b] * q : q;
+      qy[b] += h * y;
+      qq[b] += h * q;
+    }
+  for (int b = 0; b < kLanes; ++b) {
+    const float fit = blocks.best[b] * (qy[b] / qq[b]);
+    scales[b] = storable(qq[b] > 0 ? fit : blocks.best[b]);
+  }
+  try_scales<Weighted>(blocks, scales, global);
+}
+
+/// Up to 16 blocks of a row, n columns.
+template <class Element>
+[[gnu::noinline]] void load(const typename Element::Stored* __restrict x, int64_t n, const float* column_weight,
+                            float global, Blocks& blocks) {
+  alignas(64) float row[kLanes * kBlock];
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = Element::load(x[i]);
+    row[i] = static_cast<int32_t>(float_bits(value) & kFloatMagnitude) < kFloatInfBits ? value : 0.0f;
+  }
+  for (int64_t i = n; i < kLanes * kBlock; ++i) row[i] = 0;
+  for (int j = 0; j < kBlock; ++j)
+    for (int b = 0; b < kLanes; ++b) blocks.x[j][b] = row[b * kBlock + j];
+  for (int b = 0; b < kLanes; ++b) blocks.base[b] = 0;
+  for (int j = 0; j < kBlock; ++j)
+    for (int b = 0; b < kLanes; ++b) {
+      const float a = absolute(blocks.x[j][b]);
+      blocks.base[b] = a > blocks.base[b] ? a : blocks.base[b];
+    }
+  for (int b = 0; b < kLanes; ++b) {
+    blocks.base[b] = blocks.base[b] / kLargestCode / global;
+    blocks.best_error[b] = float_from_bits(kFloatInfBits);
+    blocks.best[b] = storable(blocks.base[b]);
+  }
+  if (column_weight == nullptr) return;
+  for (int64_t i = 0; i < kLanes * kBlock; ++i) row[i] = i < n ? column_weight[i] : 0.0f;
+  for (int j = 0; j < kBlock; ++j)
+    for (int b = 0; b < kLanes; ++b) blocks.weight[j][b] = row[b * kBlock + j];
+}
+
+template <bool Weighted>
+void search(Blocks& blocks, Nvfp4Search how, float global) {
+  constexpr float kTwo[] = {1.0f, 1.5f};
+  constexpr float kThirteen[] = {0.78f, 0.84f, 0.9f, 0.95f, 1.0f, 1.06f, 1.12f, 1.19f, 1.26f, 1.33f, 1.4f, 1.5f, 1.6f};
+  if (how == Nvfp4Search::two) {
+    for (const float factor : kTwo) try_factor<Weighted>(blocks, factor, global);
+    return;
+  }
+  for (const float factor : kThirteen) try_factor<Weighted>(blocks, factor, global);
+  try_least_squares<Weighted>(blocks, global);
+}
+
+template <class Element>
+void search_row(const typename Element::Stored* x, int64_t cols, float global, const float* column_weight,
+                Nvfp4Search how, Byte* scales) {
+  Blocks blocks;
+  for (int64_t col = 0; col < cols; col += kLanes * kBlock) {
+    const int64_t n = smaller(cols - col, kLanes * kBlock);
+    load<Element>(x + col, n, column_weight == nullptr ? nullptr : column_weight + col, global, blocks);
+    if (column_weight == nullptr)
+      search<false>(blocks, how, global);
+    else
+      search<true>(blocks, how, global);
+    for (int64_t b = 0; b * kBlock < n; ++b)
+      scales[col / kBlock + b] =
+          static_cast<uint8_t>(blocks.base[b] == 0 ? 0 : E4m3::encode_saturating(blocks.best[b]));
+  }
+}
+
+}  // namespace
+
+template <>
+bool nvfp4_scales<kIsa>(const Source& x, float global, uint8_t* scales, int64_t stride) {
+  bool non_finite = false;
+  with_element(x.dtype, [&]<class Element> {
+    const auto* data = static_cast<const typename Element::Stored*>(x.data);
+    for (int64_t r = 0; r < x.rows; ++r)
+      non_finite |= plain_row<Element>(data + r * x.stride, x.cols, global, scales + r * stride);
+  });
+  return non_finite;
+}
+
+template <>
+bool search_nvfp4_scales<kIsa>(const Source& x, float global, const float* column_weight, Nvfp4Search search,
+                               uint8_t* scales, int64_t stride) {
+  bool non_finite = false;
+  with_element(x.dtype, [&]<class Element> {
+    const auto* data = static_cast<const typename Element::Stored*>(x.data);
+    for (int64_t r = 0; r < x.rows; ++r) {
+      const auto* row = data + r * x.stride;
+      search_row<Element>(row, x.cols, global, column_weight, search, scales + r * stride);
+      for (int64_t c = 0; c < x.cols; c += kBlock)
+        finite_top<Element>(row + c, smaller(x.cols - c, kBlock), non_finite);
+    }
+  });
+  return non_finite;
+}
+
+}  // namespace mezzotint::kernel
