@@ -1,4 +1,5 @@
 #pragma once
+#include <cassert>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -18,6 +19,14 @@ inline kernel::Source source(const Tile& tile) {
 inline kernel::ElementIndex element_index(const Layout& layout, const Tile& tile) {
   return {static_cast<uint64_t>(tile.row0) * static_cast<uint64_t>(layout.cols) + static_cast<uint64_t>(tile.col0),
           static_cast<uint64_t>(layout.cols)};
+}
+
+/// The importance of every column, or null.
+inline const float* column_weight(const Layout& layout, const ChooseOptions& choose) {
+  if (choose.column_weight.empty()) return nullptr;
+  assert(static_cast<int64_t>(choose.column_weight.size()) == layout.cols);
+  static_cast<void>(layout);
+  return choose.column_weight.data();
 }
 
 /// A parameter of dtype F32.
