@@ -1,0 +1,158 @@
+#include "mezzotint/kernel/gemm/int8_gemm.h"
+
+#include <algorithm>
+#include <cassert>
+#include <string>
+
+#include "mezzotint/base/error.h"
+#include "mezzotint/kernel/gemm/gemm_threads.h"
+#include "mezzotint/kernel/gemm/int8_level.h"
+
+namespace mezzotint::kernel {
+namespace {
+
+#if defined(__x86_64__)
+using Levels = IsaList<Isa::avx512vnni, Isa::avxvnni, Isa::avx2, Isa::scalar>;
+#else
+using Levels = IsaList<Isa::scalar>;
+#endif
+
+Int8Level chosen_level() {
+  return with_isa<Levels>([]<Isa I> { return int8_level<I>(); });
+}
+
+/// Rows of y whose packed codes are held at once.
+constexpr int64_t kMostRows = 1536;
+constexpr int64_t kAlignment = 64;
+
+int64_t round_up(int64_t x, int64_t multiple) {
+  return (x + multiple - 1) / multiple * multiple;
+}
+int64_t divide_up(int64_t x, int64_t by) {
+  return (x + by - 1) / by;
+}
+
+/// How a product is cut into tasks; the cut depends on the number of threads, no element of y does.
+struct Cut {
+  bool stored;           ///< read b as it lies
+  int64_t chunk_rows;    ///< packed together
+  int64_t part_rows;     ///< of a task
+  int64_t packed_bytes;  ///< of a chunk
+  int64_t part_bytes;    ///< scratch of a thread
+
+  Cut(const Int8Shape& shape, int64_t rows, int64_t cols, int64_t depth, bool along_depth, int threads) {
+    stored = along_depth && rows <= shape.stored_rows;
+    chunk_rows = rows;
+    if (!stored) chunk_rows = round_up(divide_up(rows, divide_up(rows, kMostRows)), shape.tile_rows);
+    const int64_t panels = divide_up(cols, kInt8Panel);
+    // Few panels: cut their rows too, so that every thread has work.
+    const int64_t cuts = stored || threads == 1 ? 1 : std::max<int64_t>(1, 3 * threads / panels);
+    part_rows = round_up(divide_up(chunk_rows, cuts), shape.tile_rows);
+    if (stored) part_rows = rows;
+    packed_bytes = stored ? 0 : round_up(chunk_rows * divide_up(depth, kInt8Block) * shape.row_bytes, kAlignment);
+    part_bytes = round_up(int8_part_scratch(shape, part_rows, depth), kAlignment);
+  }
+  size_t bytes(int threads) const { return static_cast<size_t>(packed_bytes + threads * part_bytes + kAlignment); }
+};
+
+void run(const Int8Job& job, std::span<std::byte> scratch, int threads) {
+  if (job.rows == 0 || job.cols == 0) return;
+  threads = gemm_threads(threads);
+  const Int8Level level = job.depth > 0 ? chosen_level() : int8_level<Isa::scalar>();  // the others expect codes
+  const Cut cut(level.shape, job.rows, job.cols, job.depth, job.b_depth == 1, threads);
+  if (scratch.size() < cut.bytes(threads))
+    throw Error({.name = "scratch-too-small",
+                 .problem = "the int8 product needs more scratch",
+                 .expected = std::to_string(cut.bytes(threads)) + " bytes",
+                 .found = std::to_string(scratch.size()),
+                 .advice = "Ask int8_gemm_scratch_bytes with the same shape and threads."});
+  auto* base = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<int64_t>(scratch.data()), kAlignment));
+  std::byte* parts = base + cut.packed_bytes;
+  const int64_t row_bytes = job.depth_blocks() * level.shape.row_bytes;
+  const int64_t panels = divide_up(job.cols, kInt8Panel);
+
+  for (int64_t chunk = 0; chunk < job.rows; chunk += cut.chunk_rows) {
+    const int64_t rows = std::min(cut.chunk_rows, job.rows - chunk);
+    if (!cut.stored) {
+      const int64_t some = level.shape.tile_rows * 4;
+      parallel_tasks(threads, divide_up(rows, some), [&](int64_t task, int) {
+        const int64_t row = task * some;
+        level.pack_rows(job, chunk + row, std::min(some, rows - row), base + row * row_bytes);
+      });
+    }
+    const int64_t cuts = divide_up(rows, cut.part_rows);
+    parallel_tasks(threads, panels * cuts, [&](int64_t task, int thread) {
+      const int64_t row = task % cuts * cut.part_rows;
+      Int8Part part;
+      part.row0 = chunk + row;
+      part.rows = std::min(cut.part_rows, rows - row);
+      part.col0 = task / cuts * kInt8Panel;
+      part.packed_rows = base + row * row_bytes;
+      part.scratch = parts + thread * cut.part_bytes;
+      (cut.stored ? level.as_stored : level.panel)(job, part);
+    });
+  }
+}
+
+Int8Job forward_job(const Int8Product& p) {
+  assert(p.m >= 0 && p.n >= 0 && p.k >= 0 && (p.x.scales == nullptr) == (p.w.scales == nullptr));
+  Int8Job job;
+  job.rows = p.m, job.cols = p.n, job.depth = p.k;
+  job.a = p.x;
+  job.b = p.w.codes, job.b_col = p.w.stride, job.b_depth = 1;
+  job.b_scales = p.w.scales, job.b_scale_col = p.w.scales_stride, job.b_scale_depth = 1;
+  job.epilogue = p.epilogue;
+  return job;
+}
+
+Int8Job transposed_job(const Int8Product& p) {
+  Int8Job job = forward_job(p);
+  job.cols = p.k, job.depth = p.n;
+  job.b_col = 1, job.b_depth = p.w.stride;
+  job.b_scale_col = 1, job.b_scale_depth = p.w.scales_stride;
+  return job;
+}
+
+}  // namespace
+
+size_t int8_gemm_scratch_bytes(int64_t m, int64_t n, int64_t k, int threads) {
+  threads = gemm_threads(threads);
+  size_t most = 0;
+  const auto consider = [&]<Isa... I>(IsaList<I...>) {
+    for (const Isa isa : {I...}) {
+      if (!machine_has(isa)) continue;
+      const ScopedIsaCap cap(isa);
+      const Int8Shape shape = chosen_level().shape;
+      most = std::max({most, Cut(shape, m, n, k, true, threads).bytes(threads),
+                       Cut(shape, m, k, n, false, threads).bytes(threads)});
+    }
+  };
+  consider(Levels{});
+  return most;
+}
+
+void int8_forward(const Int8Product& product, const Output& y, std::span<std::byte> scratch, int threads) {
+  Int8Job job = forward_job(product);
+  job.y = y;
+  run(job, scratch, threads);
+}
+
+void int8_forward(const Int8Product& product, const Int8BlockOutput& y, std::span<std::byte> scratch, int threads) {
+  Int8Job job = forward_job(product);
+  job.blocks = y;
+  run(job, scratch, threads);
+}
+
+void int8_transposed(const Int8Product& product, const Output& y, std::span<std::byte> scratch, int threads) {
+  Int8Job job = transposed_job(product);
+  job.y = y;
+  run(job, scratch, threads);
+}
+
+void int8_transposed(const Int8Product& product, const Int8BlockOutput& y, std::span<std::byte> scratch, int threads) {
+  Int8Job job = transposed_job(product);
+  job.blocks = y;
+  run(job, scratch, threads);
+}
+
+}  // namespace mezzotint::kernel
