@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <random>
 
 #include "mezzotint/formats/driver.h"
 #include "support/awkward.h"
@@ -66,6 +67,46 @@ TEST(Int8Blockwise, BytesFollowTheFormula) {
         }
       }
   EXPECT_GT(cases, 200u);
+}
+
+double weighted_error(const std::vector<float>& w, const std::vector<float>& decoded,
+                      const std::vector<float>& weight) {
+  double sum = 0;
+  for (size_t i = 0; i < w.size(); ++i) {
+    const double e = static_cast<double>(w[i]) - static_cast<double>(decoded[i]);
+    sum += e * e * static_cast<double>(weight[i % weight.size()]);
+  }
+  return sum;
+}
+
+TEST(Int8Blockwise, EffortLowersTheErrorThatCounts) {
+  auto rng = test::test_rng();
+  std::normal_distribution<float> normal(0, 0.02f);
+  constexpr int64_t kRows = 256, kCols = 384;
+  std::vector<float> w(kRows * kCols), even(kCols, 1.0f), uneven(kCols);
+  for (float& x : w) x = normal(rng);
+  for (float& h : uneven) h = rng() % 16 == 0 ? 100.0f : 0.01f;
+  for (const char* geometry : {"tile", "row_group"}) {
+    const bool tile = std::string(geometry) == "tile";
+    const Selection selection = select_format(std::string("int8_blockwise:geometry=") + geometry);
+    const Layout layout = *selection.format->describe({{kRows, kCols}, LayerKind::linear}, selection.options).layout;
+    const auto error = [&](int effort, const std::vector<float>& given, const std::vector<float>& counted) {
+      const ChooseOptions choose{.column_weight = given, .effort = effort};
+      const Quantized result = quantize(layout, {w.data(), DType::f32, 0, kRows, 0, kCols, kCols}, choose, {}, 1);
+      return weighted_error(w, dequantize(layout, result.parameters, 1), counted);
+    };
+    const double absmax = error(0, {}, even);
+    EXPECT_EQ(error(0, uneven, even), absmax) << "absmax knows no weights";
+    if (tile) {
+      EXPECT_LT(error(1, {}, even), 0.98 * absmax);
+      EXPECT_LT(error(1, uneven, uneven), 0.98 * error(1, {}, uneven));
+    } else {
+      EXPECT_EQ(error(1, {}, even), absmax) << "effort 1 leaves small blocks alone";
+    }
+    EXPECT_LT(error(2, {}, even), 0.99 * absmax);
+    EXPECT_LE(error(2, {}, even), 1.0005 * error(1, {}, even));
+    EXPECT_LT(error(2, uneven, uneven), 0.9 * error(2, {}, uneven));
+  }
 }
 
 TEST(Int8Blockwise, RefusesWithTheDimension) {

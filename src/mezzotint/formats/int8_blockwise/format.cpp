@@ -3,6 +3,7 @@
 #include "mezzotint/formats/common/int8_codes.h"
 #include "mezzotint/formats/int8_blockwise/recognise.h"
 #include "mezzotint/kernel/reduce.h"
+#include "mezzotint/kernel/search.h"
 
 namespace mezzotint::formats {
 
@@ -38,13 +39,17 @@ ChoosePlan choose_plan(const Layout&, const ChooseOptions&) {
   return {.passes = 1, .stats = 0, .fused = true};
 }
 
-bool observe(const Layout& layout, const ChooseOptions&, int, const Tile& tile, float*, Parameters& parameters) {
+bool observe(const Layout& layout, const ChooseOptions& choose, int, const Tile& tile, float*, Parameters& parameters) {
   const int64_t across = blocks_across(layout);
   float* scale = floats(parameters, 1) + tile.row0 / layout.block_rows * across;
   const bool non_finite = kernel::amax_blocks(source(tile), layout.block_rows, layout.block_cols, scale, across);
   const float floor = row_group(layout) ? kRowGroupFloor : kTileFloor;
   const int64_t count = tile.rows / layout.block_rows * across;
   for (int64_t i = 0; i < count; ++i) scale[i] = int8_codes::scale_of(scale[i], floor);
+  if (choose.effort > 0)
+    kernel::search_int8_blocks(source(tile), layout.block_rows, layout.block_cols, column_weight(layout, choose),
+                               choose.effort == 1 ? kernel::ScaleSearch::fast : kernel::ScaleSearch::full, floor, scale,
+                               across);
   return non_finite;
 }
 
