@@ -9,7 +9,7 @@
 #include "mezzotint/formats/common/swizzle.h"
 #include "mezzotint/formats/nvfp4/recognise.h"
 #include "mezzotint/kernel/decode.h"
-#include "mezzotint/kernel/nvfp4.h"
+#include "mezzotint/kernel/fp4.h"
 #include "mezzotint/kernel/reduce.h"
 
 namespace mezzotint::formats {
@@ -19,7 +19,7 @@ extern const Format format_nvfp4;
 namespace nvfp4 {
 namespace {
 
-constexpr int64_t kBlock = kernel::kNvfp4Block;
+constexpr int64_t kBlock = kernel::kFp4Block;
 constexpr size_t kBlockScale = 1, kGlobalScale = 2;  // of Layout::tensors
 constexpr float kLargestCode = 6.0f, kLargestScale = 448.0f;
 // Where the search may raise a block's scale, the largest block starts at this one.
@@ -101,11 +101,11 @@ bool observe(const Layout& layout, const ChooseOptions& choose, int pass, const 
   std::vector<uint8_t> scales(static_cast<size_t>(tile.rows * across));
   bool non_finite = false;
   if (choose.effort <= 0) {
-    non_finite = kernel::nvfp4_scales(source(tile), global, scales.data(), across);
+    non_finite = kernel::fp4_scales(source(tile), global, scales.data(), across);
   } else {
-    const auto search = choose.effort == 1 ? kernel::Nvfp4Search::two : kernel::Nvfp4Search::thirteen;
+    const auto search = choose.effort == 1 ? kernel::Fp4Search::two : kernel::Fp4Search::thirteen;
     const float* weight = choose.column_weight.empty() ? nullptr : choose.column_weight.data();
-    non_finite = kernel::search_nvfp4_scales(source(tile), global, weight, search, scales.data(), across);
+    non_finite = kernel::search_fp4_scales(source(tile), global, weight, search, scales.data(), across);
   }
   for (int64_t r = 0; r < tile.rows; ++r)
     ScaleRow(layout, tile.row0 + r).write(scales.data() + r * across, parameters.tensors[kBlockScale]);
@@ -134,16 +134,16 @@ void finish(const Layout& layout, const ChooseOptions& choose, int, float* stats
 void encode(const Layout& layout, const Parameters& parameters, const Tile& tile, const Rounding& rounding,
             std::byte* codes) {
   const BlockFactors factors(layout, parameters, tile.row0, tile.rows, tile.col0, tile.cols);
-  kernel::encode_nvfp4(source(tile), factors.scales(tile.col0),
-                       reinterpret_cast<uint8_t*>(codes) + factors.column_of_codes() / 2, layout.row_bytes, rounding,
-                       element_index(layout, tile));
+  kernel::encode_fp4(source(tile), factors.scales(tile.col0),
+                     reinterpret_cast<uint8_t*>(codes) + factors.column_of_codes() / 2, layout.row_bytes, rounding,
+                     element_index(layout, tile));
 }
 
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
             const std::byte* codes, float* out, int64_t out_stride) {
   const BlockFactors factors(layout, parameters, row0, rows, col0, cols);
-  kernel::decode_nvfp4(reinterpret_cast<const uint8_t*>(codes) + factors.column_of_codes() / 2, rows, cols,
-                       layout.row_bytes, factors.scales(col0), out, out_stride);
+  kernel::decode_fp4(reinterpret_cast<const uint8_t*>(codes) + factors.column_of_codes() / 2, rows, cols,
+                     layout.row_bytes, factors.scales(col0), out, out_stride);
 }
 
 // With y = x / t: y carries a relative error of 2^-24, is clamped, and rounding moves it by half the distance of its

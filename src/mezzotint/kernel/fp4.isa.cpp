@@ -1,4 +1,4 @@
-#include "mezzotint/kernel/nvfp4.h"
+#include "mezzotint/kernel/fp4.h"
 
 #include "mezzotint/base/e2m1.h"
 #include "mezzotint/kernel/isa_elements.h"
@@ -6,7 +6,7 @@
 namespace mezzotint::kernel {
 namespace {
 
-constexpr int64_t kBlock = kNvfp4Block;
+constexpr int64_t kBlock = kFp4Block;
 constexpr int64_t kChunk = RandomChunk::kCount;  // columns worked on at a time, in scratch on the stack
 static_assert(kChunk % kBlock == 0);
 
@@ -153,8 +153,8 @@ template <class F>
 }  // namespace
 
 template <>
-void encode_nvfp4<kIsa>(const Source& x, const Scales& scales, uint8_t* codes, int64_t codes_stride,
-                        const Rounding& rounding, const ElementIndex& index) {
+void encode_fp4<kIsa>(const Source& x, const Scales& scales, uint8_t* codes, int64_t codes_stride,
+                      const Rounding& rounding, const ElementIndex& index) {
   with_element(x.dtype, [&]<class From> {
     const auto* data = static_cast<const typename From::Stored*>(x.data);
     for_each_chunk(x.rows, x.cols, scales, [&](int64_t r, int64_t first, int64_t end, const Dword* t) {
@@ -166,8 +166,8 @@ void encode_nvfp4<kIsa>(const Source& x, const Scales& scales, uint8_t* codes, i
 }
 
 template <>
-void decode_nvfp4<kIsa>(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
-                        float* out, int64_t out_stride) {
+void decode_fp4<kIsa>(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
+                      float* out, int64_t out_stride) {
   for_each_chunk(rows, cols, scales, [&](int64_t r, int64_t first, int64_t end, const Dword* t) {
     decode_run(codes + r * codes_stride, first, end, t, out + r * out_stride + (first - scales.col0));
   });

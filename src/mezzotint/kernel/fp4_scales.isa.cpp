@@ -1,12 +1,12 @@
 #include "mezzotint/base/e2m1.h"
 #include "mezzotint/base/e4m3.h"
+#include "mezzotint/kernel/fp4.h"
 #include "mezzotint/kernel/isa_elements.h"
-#include "mezzotint/kernel/nvfp4.h"
 
 namespace mezzotint::kernel {
 namespace {
 
-constexpr int64_t kBlock = kNvfp4Block;
+constexpr int64_t kBlock = kFp4Block;
 constexpr int64_t kChunk = 64;  // blocks worked on at a time, in scratch on the stack
 constexpr float kLargestCode = 6.0f, kLargestScale = 448.0f;
 constexpr float kSmallestScale = E4m3::kStep;
@@ -180,10 +180,10 @@ template <class Element>
 }
 
 template <bool Weighted>
-void search(Blocks& blocks, Nvfp4Search how, float global) {
+void search(Blocks& blocks, Fp4Search how, float global) {
   constexpr float kTwo[] = {1.0f, 1.5f};
   constexpr float kThirteen[] = {0.78f, 0.84f, 0.9f, 0.95f, 1.0f, 1.06f, 1.12f, 1.19f, 1.26f, 1.33f, 1.4f, 1.5f, 1.6f};
-  if (how == Nvfp4Search::two) {
+  if (how == Fp4Search::two) {
     for (const float factor : kTwo) try_factor<Weighted>(blocks, factor, global);
     return;
   }
@@ -193,7 +193,7 @@ void search(Blocks& blocks, Nvfp4Search how, float global) {
 
 template <class Element>
 void search_row(const typename Element::Stored* x, int64_t cols, float global, const float* column_weight,
-                Nvfp4Search how, Byte* scales) {
+                Fp4Search how, Byte* scales) {
   Blocks blocks;
   for (int64_t col = 0; col < cols; col += kLanes * kBlock) {
     const int64_t n = smaller(cols - col, kLanes * kBlock);
@@ -211,7 +211,7 @@ void search_row(const typename Element::Stored* x, int64_t cols, float global, c
 }  // namespace
 
 template <>
-bool nvfp4_scales<kIsa>(const Source& x, float global, uint8_t* scales, int64_t stride) {
+bool fp4_scales<kIsa>(const Source& x, float global, uint8_t* scales, int64_t stride) {
   bool non_finite = false;
   with_element(x.dtype, [&]<class Element> {
     const auto* data = static_cast<const typename Element::Stored*>(x.data);
@@ -222,8 +222,8 @@ bool nvfp4_scales<kIsa>(const Source& x, float global, uint8_t* scales, int64_t 
 }
 
 template <>
-bool search_nvfp4_scales<kIsa>(const Source& x, float global, const float* column_weight, Nvfp4Search search,
-                               uint8_t* scales, int64_t stride) {
+bool search_fp4_scales<kIsa>(const Source& x, float global, const float* column_weight, Fp4Search search,
+                             uint8_t* scales, int64_t stride) {
   bool non_finite = false;
   with_element(x.dtype, [&]<class Element> {
     const auto* data = static_cast<const typename Element::Stored*>(x.data);
