@@ -36,6 +36,7 @@ enum class LayerKind : uint8_t { linear, embedding, expert_bank, convolution, ot
 struct LayerFacts {
   Shape shape;  ///< logical shape of the weight as the module sees it, [N, K] or [E, N, K]
   LayerKind kind = LayerKind::linear;
+  bool bias = false;  ///< whether the module is known to have a bias
 };
 
 /// A format applied to one shape: everything about the stored bytes that is known before a value is read.

@@ -1,0 +1,33 @@
+#include "mezzotint/formats/common/mx_fp8.h"
+
+namespace mezzotint::formats {
+
+extern const Format format_hybrid_mxfp8;
+
+namespace {
+constexpr auto kScalar = mx_fp8::Scalar::present;
+}
+
+const Format format_hybrid_mxfp8{
+    .name = "hybrid_mxfp8",
+    .summary = "mxfp8 with the largest scale of the weight beside it",
+    .support = {.comfyui = false,
+                .loaders = "convert_to_quant's nodes",
+                .fast_on = "NVIDIA SM 10.0 and newer (Blackwell)",
+                .nearest = "mxfp8"},
+    .describe = [](const LayerFacts& facts,
+                   const Options& options) { return mx_fp8::describe(format_hybrid_mxfp8, kScalar, facts, options); },
+    .choose_plan = mx_fp8::choose_plan,
+    .observe = mx_fp8::observe,
+    .finish = mx_fp8::finish,
+    .encode = mx_fp8::encode,
+    .decode = mx_fp8::decode,
+    .error_bound = mx_fp8::error_bound,
+    .scale_by_power_of_two = mx_fp8::scale_by_power_of_two,
+    .companions = mx_fp8::kCompanions,
+    .marker = mx_fp8::marker,
+    .recognise = [](const StoredLayer& layer) { return mx_fp8::recognise(format_hybrid_mxfp8, kScalar, layer); },
+    .verify = mx_fp8::verify,
+};
+
+}  // namespace mezzotint::formats
