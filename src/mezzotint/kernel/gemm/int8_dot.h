@@ -1,5 +1,6 @@
 #pragma once
 #include "mezzotint/kernel/gemm/int8_finish.h"
+#include "mezzotint/kernel/gemm/unroll.h"
 
 // Included by ISA files: int8 products on vectors of dot products. A trait V of the level says what a vector is:
 //
@@ -122,78 +123,76 @@ struct DotProduct {
     const std::byte* columns;  ///< packed sub-panel of the chunk
     int64_t depth;             ///< of the chunk
     bool first;                ///< whether the sums begin here
-    void* sums;                ///< [R][kInt8Panel] int32 or, with block scales, float32
-    const float* scales;       ///< of b, one per block
+    void* sums;                ///< [R][stride] int32 or, with block scales, float32
+    int64_t stride;
+    const float* scales;  ///< of b, one per block
     int64_t scale_step;
   };
 
+  /// acc += the products of the groups, of which there is one at least; acc stays in registers.
   template <int R>
   [[gnu::always_inline]] static inline void multiply(Int (&acc)[R][kVectors], const int32_t* a, const int32_t* b,
                                                      int64_t groups) {
-    for (int64_t g = 0; g < groups; ++g, a += R, b += kColumns) {
+    const int32_t* end = b + groups * kColumns;
+    do {
       Int columns[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) columns[v] = V::load(b + v * kLanes);
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-        const Int row = V::broadcast(a[i]);
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) acc[i][v] = V::dot(acc[i][v], columns[v], row);
-      }
-    }
+      unrolled<kVectors>([&]<int J>() MEZZOTINT_UNROLLED { columns[J] = V::load(b + J * kLanes); });
+      unrolled<R>([&]<int I>() MEZZOTINT_UNROLLED {
+        const Int row = V::broadcast(a[I]);
+        unrolled<kVectors>([&]<int J>() MEZZOTINT_UNROLLED { acc[I][J] = V::dot(acc[I][J], columns[J], row); });
+      });
+      a += R;
+      b += kColumns;
+    } while (b != end);
   }
 
   template <int R>
-  [[gnu::noinline]] static void plain_tile(const Tile& t) {
+  [[gnu::noinline, gnu::noclone]] static void plain_tile(const Tile& t) {
     auto* sums = static_cast<int32_t*>(t.sums);
     const auto* a = reinterpret_cast<const int32_t*>(t.rows);
     const auto* b = reinterpret_cast<const int32_t*>(t.columns);
     Int acc[R][kVectors];
-#pragma GCC unroll 16
-    for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v)
-        acc[i][v] = t.first ? V::broadcast(a[i]) : V::load(sums + i * kInt8Panel + v * kLanes);
+    unrolled<R * kVectors>([&]<int I>() MEZZOTINT_UNROLLED {
+      constexpr int i = I / kVectors, v = I % kVectors;
+      acc[i][v] = t.first ? V::broadcast(a[i]) : V::load(sums + i * t.stride + v * kLanes);
+    });
     for (int64_t left = t.depth; left > 0; left -= kInt8Block) {
       multiply<R>(acc, a + 2 * R, b, groups_of(smaller(left, kInt8Block)));
       a += R * kRowBytes / 4;
       b += kColumns * kBlockGroups;
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) V::store(sums + i * kInt8Panel + v * kLanes, acc[i][v]);
+    unrolled<R * kVectors>([&]<int I>() MEZZOTINT_UNROLLED {
+      constexpr int i = I / kVectors, v = I % kVectors;
+      V::store(sums + i * t.stride + v * kLanes, acc[i][v]);
+    });
   }
 
+  /// The sums of one block at a time go through memory: g++ 12 keeps the accumulators of a plain tile in registers, but
+  /// spills them all where float32 arithmetic follows in the same function.
   template <int R>
-  [[gnu::noinline]] static void block_tile(const Tile& t) {
-    auto* sums = static_cast<float*>(t.sums);
-    const auto* a = reinterpret_cast<const int32_t*>(t.rows);
-    const auto* b = reinterpret_cast<const int32_t*>(t.columns);
-    const float* b_scale = t.scales;
+  static void block_tile(const Tile& t) {
+    alignas(64) int32_t block[R * kColumns];
+    Tile one = t;
+    one.first = true;
+    one.sums = block;
+    one.stride = kColumns;
     bool first = t.first;
     for (int64_t left = t.depth; left > 0; left -= kInt8Block) {
-      Int acc[R][kVectors];
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) acc[i][v] = V::broadcast(a[i]);
-      multiply<R>(acc, a + 2 * R, b, groups_of(smaller(left, kInt8Block)));
-      const float* a_scale = reinterpret_cast<const float*>(a) + R;
-#pragma GCC unroll 16
+      one.depth = smaller(left, kInt8Block);
+      plain_tile<R>(one);
+      const float* a_scale = reinterpret_cast<const float*>(one.rows) + R;
       for (int i = 0; i < R; ++i) {
-        const Float scale = V::broadcast_float(a_scale[i] * *b_scale);
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          float* at = sums + i * kInt8Panel + v * kLanes;
-          const Float before = first ? V::zero() : V::load_float(at);
-          V::store_float(at, V::multiply_add(V::to_float(acc[i][v]), scale, before));
-        }
+        const Float scale = V::broadcast_float(a_scale[i] * *one.scales);
+        unrolled<kVectors>([&]<int J>() MEZZOTINT_UNROLLED {
+          float* at = static_cast<float*>(t.sums) + i * t.stride + J * kLanes;
+          const Float sum = V::to_float(V::load(block + i * kColumns + J * kLanes));
+          V::store_float(at, V::multiply_add(sum, scale, first ? V::zero() : V::load_float(at)));
+        });
       }
       first = false;
-      a += R * kRowBytes / 4;
-      b += kColumns * kBlockGroups;
-      b_scale += t.scale_step;
+      one.rows += R * kRowBytes;
+      one.columns += kColumns * kColumnBytes;
+      one.scales += t.scale_step;
     }
   }
 
@@ -243,6 +242,7 @@ struct DotProduct {
         for (int64_t s = 0; s < subs; ++s) {
           t.columns = columns + s * sub_bytes;
           t.sums = tile_sums + s * kColumns;
+          t.stride = kInt8Panel;
           any_tile(r, t, job.block_scaled());
         }
         if (from + depth == stretch_end)
