@@ -42,18 +42,22 @@ namespace {
   }
 }
 
-constexpr float kSmallestInt8Scale = 1e-30f;
-
-/// max(amax / 127, 1e-30) over the finite values.
-[[gnu::noinline, maybe_unused]] float int8_scale(int64_t n, const float* __restrict v) {
+/// The largest finite |v[j]|, as bits.
+[[gnu::noinline, maybe_unused]] int32_t finite_magnitude(int64_t n, const float* __restrict v) {
   int32_t top = 0;
   for (int64_t j = 0; j < n; ++j) {
     const int32_t bits = static_cast<int32_t>(float_bits(v[j])) & kFloatMagnitude;
     const int32_t finite = bits < kFloatInfBits ? bits : 0;
     top = top > finite ? top : finite;
   }
-  const float scale = float_from_bits(static_cast<uint32_t>(top)) / 127.0f;
-  return scale > kSmallestInt8Scale ? scale : kSmallestInt8Scale;
+  return top;
+}
+
+/// max(amax / 127, 1e-30) over the finite values.
+[[maybe_unused]] float int8_scale(int64_t n, const float* v) {
+  constexpr float kSmallest = 1e-30f;
+  const float scale = float_from_bits(static_cast<uint32_t>(finite_magnitude(n, v))) / 127.0f;
+  return scale > kSmallest ? scale : kSmallest;
 }
 
 /// codes[j] = rint(v[j] / scale) within [lowest, 127]; NaN becomes 0.
