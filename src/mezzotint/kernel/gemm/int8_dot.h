@@ -12,6 +12,8 @@
 //   interleave(p, s) the groups of kLanes columns whose depth steps are s bytes apart, offset
 //   group(p, n)      n <= kGroup codes of a as one int32, the rest 0
 //   dot(acc, b, a)   acc + the sum of b * a over each lane's group
+#define MEZZOTINT_INLINE [[gnu::always_inline]] static inline
+
 namespace mezzotint::kernel {
 namespace {
 

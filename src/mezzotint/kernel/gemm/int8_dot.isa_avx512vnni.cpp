@@ -1,82 +1,20 @@
-#include <immintrin.h>
-
-#include "mezzotint/kernel/gemm/int8_dot.h"
-#include "mezzotint/kernel/gemm/int8_finish.h"
-#include "mezzotint/kernel/gemm/int8_stored.h"
+#include "mezzotint/kernel/gemm/int8_dot512.h"
 
 namespace mezzotint::kernel {
 namespace {
 
-#define MEZZOTINT_INLINE [[gnu::always_inline]] static inline
-
 /// vpdpbusd multiplies unsigned codes of b, offset by 128, with signed codes of a.
-struct Vnni512 {
-  using Int = __m512i;
-  using Float = __m512;
-  static constexpr int kLanes = 16, kVectors = 2, kTileRows = 12, kGroup = 4, kOffset = 128;
+struct Vnni512 : Vector512 {
+  static constexpr int kVectors = 2, kTileRows = 12, kOffset = 128;
   static constexpr int64_t kDepth = 3584;
   static constexpr int64_t kStoredRows = 4;
 
-  MEZZOTINT_INLINE Int load(const int32_t* p) { return _mm512_loadu_si512(p); }
-  MEZZOTINT_INLINE void store(int32_t* p, Int v) { _mm512_storeu_si512(p, v); }
-  MEZZOTINT_INLINE Int broadcast(int32_t x) { return _mm512_set1_epi32(x); }
-  MEZZOTINT_INLINE Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
   MEZZOTINT_INLINE Int dot(Int acc, Int b, Int a) { return _mm512_dpbusd_epi32(acc, b, a); }
-  MEZZOTINT_INLINE int32_t sum(Int v) { return _mm512_reduce_add_epi32(v); }
+  MEZZOTINT_INLINE Int load_columns(const int8_t* p) { return offset(_mm512_loadu_si512(p)); }
+  MEZZOTINT_INLINE Int interleave(const int8_t* p, int64_t step) { return offset(interleaved(p, step)); }
 
-  MEZZOTINT_INLINE Float zero() { return _mm512_setzero_ps(); }
-  MEZZOTINT_INLINE Float load_float(const float* p) { return _mm512_loadu_ps(p); }
-  MEZZOTINT_INLINE void store_float(float* p, Float v) { _mm512_storeu_ps(p, v); }
-  MEZZOTINT_INLINE Float broadcast_float(float x) { return _mm512_set1_ps(x); }
-  MEZZOTINT_INLINE Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
-  MEZZOTINT_INLINE Float multiply_add(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
-
-  MEZZOTINT_INLINE Int load_columns(const int8_t* p) {
-    return _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128));
-  }
-  MEZZOTINT_INLINE Int load_rows(const int8_t* p) { return _mm512_loadu_si512(p); }
-  MEZZOTINT_INLINE int32_t group(const int8_t* p, int64_t n) {
-    int32_t codes = 0;
-    __builtin_memcpy(&codes, p, static_cast<size_t>(n));
-    return codes;
-  }
-  MEZZOTINT_INLINE Int interleave(const int8_t* p, int64_t step) {
-    const auto row = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i * step)); };
-    const __m128i r0 = row(0), r1 = row(1), r2 = row(2), r3 = row(3);
-    const __m128i low01 = _mm_unpacklo_epi8(r0, r1), high01 = _mm_unpackhi_epi8(r0, r1);
-    const __m128i low23 = _mm_unpacklo_epi8(r2, r3), high23 = _mm_unpackhi_epi8(r2, r3);
-    const __m256i low = _mm256_set_m128i(_mm_unpackhi_epi16(low01, low23), _mm_unpacklo_epi16(low01, low23));
-    const __m256i high = _mm256_set_m128i(_mm_unpackhi_epi16(high01, high23), _mm_unpacklo_epi16(high01, high23));
-    return _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1), _mm512_set1_epi8(-128));
-  }
-  /// v[i] lane j becomes v[j] lane i.
-  MEZZOTINT_INLINE void transpose(Int (&v)[16]) {
-    Int t[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-      t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-      t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {  // v[i + c]: column c of every 4 x 4 of the rows i .. i + 3
-      v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-      v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-      v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-      v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      const Int low01 = _mm512_shuffle_i32x4(v[c], v[4 + c], 0x88), high01 = _mm512_shuffle_i32x4(v[c], v[4 + c], 0xDD);
-      const Int low23 = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0x88);
-      const Int high23 = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0xDD);
-      t[c] = _mm512_shuffle_i32x4(low01, low23, 0x88);
-      t[8 + c] = _mm512_shuffle_i32x4(low01, low23, 0xDD);
-      t[4 + c] = _mm512_shuffle_i32x4(high01, high23, 0x88);
-      t[12 + c] = _mm512_shuffle_i32x4(high01, high23, 0xDD);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) v[i] = t[i];
-  }
+ private:
+  MEZZOTINT_INLINE Int offset(Int codes) { return _mm512_xor_si512(codes, _mm512_set1_epi8(-128)); }
 };
 
 }  // namespace

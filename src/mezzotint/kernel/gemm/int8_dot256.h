@@ -6,8 +6,6 @@
 #include "mezzotint/kernel/gemm/int8_finish.h"
 #include "mezzotint/kernel/gemm/int8_stored.h"
 
-#define MEZZOTINT_INLINE [[gnu::always_inline]] static inline
-
 namespace mezzotint::kernel {
 namespace {
 

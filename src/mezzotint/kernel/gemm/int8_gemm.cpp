@@ -12,7 +12,7 @@ namespace mezzotint::kernel {
 namespace {
 
 #if defined(__x86_64__)
-using Levels = IsaList<Isa::avx512vnni, Isa::avxvnni, Isa::avx2, Isa::scalar>;
+using Levels = IsaList<Isa::amx, Isa::avx512vnni, Isa::avxvnni, Isa::avx2, Isa::scalar>;
 #else
 using Levels = IsaList<Isa::scalar>;
 #endif
