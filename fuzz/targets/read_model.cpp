@@ -286,6 +286,7 @@ void decode(const Model& model) {
 
 void plan_each(const Model& model, const fs::path& output) {
   for (const auto* format : formats::all_formats()) {
+    if (!format->writable) continue;
     const auto plan = convert::make_plan(model, output, {.to = std::string(format->name), .preset = "none"}, 2);
     uint64_t bytes = 0;
     for (const auto& file : plan.layout.files) bytes += file.bytes;

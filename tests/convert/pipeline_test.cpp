@@ -15,6 +15,7 @@ using Pipelines = Conversion;
 std::vector<std::string> every_format() {
   std::vector<std::string> names;
   for (const formats::Format* format : formats::all_formats()) {
+    if (!format->writable) continue;
     bool has_block = false;
     for (const auto& option : format->options) has_block |= option.name == "block_size";
     names.push_back(std::string(format->name) + (has_block ? ":block_size=16" : ""));

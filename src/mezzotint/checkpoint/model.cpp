@@ -189,6 +189,7 @@ class ModelBuilder {
       default:
         break;
     }
+    if (!layer.layout.flaw.empty()) add(Severity::error, "unusable-codes", layer.layout.flaw, false);
     for (const auto& problem : found.problems) add(Severity::error, "wrong-shape-or-dtype", problem, true);
   }
 
@@ -280,6 +281,7 @@ formats::Parameters Model::parameters(const Layer& layer) const {
 
 void Model::read_codes(const Layer& layer, int64_t row0, int64_t rows, std::byte* into) const {
   const auto pitch = static_cast<uint64_t>(layer.layout.row_bytes);
+  rows = layer.layout.code_rows(rows);
   source_.read(layer.parts[0], static_cast<uint64_t>(layer.layout.stored_row(row0)) * pitch, into,
                static_cast<uint64_t>(rows) * pitch);
 }

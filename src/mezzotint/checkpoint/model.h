@@ -72,7 +72,8 @@ class Model {
 
   /// Parameters of a layer, converted to the canonical dtypes and shapes. [0] (codes) is empty.
   formats::Parameters parameters(const Layer& layer) const;
-  /// Reads the stored codes of `rows` rows from row `row0` (all of one expert).
+  /// Reads the stored codes of `rows` rows from row `row0` (all of one expert); all stored rows of the expert where its
+  /// layout decodes only whole: Layout::code_rows(rows) of them.
   void read_codes(const Layer& layer, int64_t row0, int64_t rows, std::byte* into) const;
 
  private:

@@ -114,7 +114,7 @@ void WeightValues::read(uint64_t first, uint64_t count, float* out, std::vector<
   assert(first % span_ % granule_ == 0 && first / span_ == (first + count - 1) / span_ && count % cols == 0);
   const auto row0 = static_cast<int64_t>(first / cols);
   const auto rows = static_cast<int64_t>(count / cols);
-  bytes.resize(static_cast<size_t>(rows) * static_cast<size_t>(layout.row_bytes));
+  bytes.resize(static_cast<size_t>(layout.code_rows(rows)) * static_cast<size_t>(layout.row_bytes));
   model_->read_codes(*layer_, row0, rows, bytes.data());
   formats::decode_rows(layout, parameters_, row0, rows, bytes.data(), out);
 }

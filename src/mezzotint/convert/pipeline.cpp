@@ -167,7 +167,7 @@ formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t
   formats::Tile tile{.row0 = range.row0, .rows = range.rows, .col0 = 0, .cols = layout.cols, .row_stride = layout.cols};
   if (row.action == Action::reencode) {
     const checkpoint::Layer& layer = model_.layers()[row.layer];
-    make_room(scratch.source, static_cast<size_t>(range.rows * layer.layout.row_bytes));
+    make_room(scratch.source, static_cast<size_t>(layer.layout.code_rows(range.rows) * layer.layout.row_bytes));
     make_room(scratch.values, static_cast<size_t>(range.rows * layout.cols));
     model_.read_codes(layer, range.row0, range.rows, scratch.source.data());
     formats::decode_rows(layer.layout, state.source_parameters, range.row0, range.rows, scratch.source.data(),

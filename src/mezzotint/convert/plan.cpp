@@ -7,6 +7,7 @@
 #include <memory>
 #include <unordered_set>
 
+#include "mezzotint/base/error.h"
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/components.h"
@@ -35,11 +36,20 @@ std::string layer_name(const std::string& tensor) {
 /// Whether re-encoding would change what the user can have asked for: an option that the request sets away from its
 /// default and that the layer does not have. Options left alone never cost a layer its codes.
 bool satisfies(const Layout& layout, const Selection& wanted) {
-  if (layout.format != wanted.format) return false;
+  if (layout.format != wanted.format || !layout.flaw.empty()) return false;
   const formats::Options defaults = formats::complete_options(*wanted.format, {});
   for (const auto& [name, value] : wanted.options.values())
     if (value != defaults.text(name) && value != layout.options.text(name)) return false;
   return true;
+}
+
+Selection writable_format(const std::string& text) {
+  Selection selection = formats::select_format(text);
+  if (!selection.format->writable)
+    throw Error({.name = "bad-option",
+                 .problem = fmt::format("the format {} can be read but not written", selection.format->name),
+                 .advice = fmt::format("The nearest that can be written: {}.", selection.format->support.nearest)});
+  return selection;
 }
 
 /// Decides row by row. What a rule says comes from LayerRules; what the bytes allow is decided here.
@@ -120,8 +130,8 @@ class Planner {
   }
 
   void choose_component() {
-    to_ = formats::select_format(plan_.options.to);
-    if (!plan_.options.fallback.empty()) fallback_ = formats::select_format(plan_.options.fallback);
+    to_ = writable_format(plan_.options.to);
+    if (!plan_.options.fallback.empty()) fallback_ = writable_format(plan_.options.fallback);
     read_layer_config();
     components_ = find_components(tensors_);
     selected_.assign(components_.size(), false);
@@ -266,7 +276,13 @@ class Planner {
         decision.layout.reset();
         refusal = kTooWide;
       }
-      decision.reason += decision.layout ? rule.reason : refusal;
+      // What the shape makes of the request may be what the layer already is.
+      if (decision.layout && satisfies(layer.layout, {decision.layout->format, decision.layout->options})) {
+        decision.reason += "already " + std::string(layer.layout.format->name) + noted(*decision.layout);
+        decision.layout.reset();
+        return decision;
+      }
+      decision.reason += decision.layout ? rule.reason + noted(*decision.layout) : refusal;
       if (decision.layout) break;
     }
     return decision;
@@ -334,7 +350,7 @@ class Planner {
     lossy_ |= is_decoded_source(info.dtype);
     row.action = Action::encode;
     row.name = layout->format->quantized ? layer_name(info.name) : info.name;
-    row.reason = std::move(reason);
+    row.reason = reason + noted(*layout);
     row.layout = std::move(layout);
     finish_layout(row, rule.full_precision_matrix_mult);
     plan_.rows.push_back(std::move(row));
@@ -344,9 +360,12 @@ class Planner {
     row.to = label(*row.layout);
     if (!row.layout->format->quantized) return;
     row.marker = checkpoint::marker_text(*row.layout, full_precision_matrix_mult);
+    if (!row.layout->note.empty()) ++noted_[row.layout->note];
     const formats::Support& support = row.layout->format->support;
     if (!support.comfyui) not_loadable_.try_emplace(row.layout->format->name, &support).first->second = &support;
   }
+
+  static std::string noted(const Layout& layout) { return layout.note.empty() ? "" : "; " + layout.note; }
 
   static std::string label(const Layout& layout) { return Selection{layout.format, layout.options}.label(); }
 
@@ -399,6 +418,7 @@ class Planner {
       plan_.warnings.push_back(fmt::format(
           "{} quantized layers do not fit their markers and were copied as they are; see `mezzotint verify`.",
           broken_));
+    for (const auto& [note, count] : noted_) plan_.notes.push_back(fmt::format("{} layers {}.", count, note));
     if (lossy_) plan_.notes.push_back("The source is already quantized: its rounding errors stay in the result.");
     for (size_t i = 0; i < components_.size(); ++i)
       if (selected_[i] && !parts_[i]->detection.known() && plan_.options.preset == "auto")
@@ -421,6 +441,7 @@ class Planner {
   std::vector<Regex> drop_;
   std::unordered_set<std::string> placeholders_;  // dummy scales of legacy files
   std::map<std::string_view, const formats::Support*> not_loadable_;
+  std::map<std::string, size_t> noted_;  // layers by Layout::note
   size_t broken_ = 0, orphans_ = 0, too_wide_ = 0, undroppable_ = 0;
   bool lossy_ = false;
 

@@ -27,14 +27,18 @@ TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_
   const bool quantized = row.action == Action::reencode;
   const bool decodes = quantized || is_decoded_source(info.dtype);
   const DType source = decodes ? DType::f32 : info.dtype;
+  const formats::Layout* stored = quantized ? &model.layers()[row.layer].layout : nullptr;
+  const bool whole = stored != nullptr && stored->decodes_whole;
   shape.rows = formats::rows_per_tile(layout, source, static_cast<int64_t>(tile_bytes));
+  if (whole) shape.rows = (layout.rows + layout.row_granule - 1) / layout.row_granule * layout.row_granule;
   const auto rows = static_cast<uint64_t>(std::min(shape.rows, layout.total_rows()));
   const uint64_t values = rows * cols * sizeof(float);
   if (quantized)
-    shape.source_bytes = rows * static_cast<uint64_t>(model.layers()[row.layer].layout.row_bytes);
+    shape.source_bytes = static_cast<uint64_t>(stored->code_rows(static_cast<int64_t>(rows)) * stored->row_bytes);
   else
     shape.source_bytes = rows * cols * facts(info.dtype).bits / 8;
   shape.value_bytes = (decodes ? values : 0) + (layout.transformed ? values : 0);
+  if (whole) shape.value_bytes += shape.source_bytes * sizeof(float);  // decode's own, a float for every code
   shape.code_bytes = rows * static_cast<uint64_t>(layout.row_bytes);
   return shape;
 }

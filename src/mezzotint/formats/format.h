@@ -55,10 +55,18 @@ struct Layout {
   int64_t block_rows = 0;             ///< rows x cols of weight that share one scale; 0 = the whole dimension
   int64_t block_cols = 0;
   bool transformed = false;  ///< whether `Format::transform` is applied in front of the codes
+  /// Whether rows are mixed: decode wants all rows of an expert at once, with `codes` holding all its stored rows. Then
+  /// row_granule is `rows`. Only for formats that are not writable.
+  bool decodes_whole = false;
+  std::string note;  ///< describe: what was asked for and this shape cannot have, one clause; the plan shows it
+  std::string flaw;  ///< recognise: why no loader can use a layer although it decodes, one or more sentences; such
+                     ///< codes are not worth keeping and cannot be repaired
 
   int64_t total_rows() const { return experts * rows; }
   /// Row of the stored codes that holds row `row` of the weight (0 <= row < total_rows()).
   int64_t stored_row(int64_t row) const { return row / rows * stored_rows + row % rows; }
+  /// Rows of codes that decoding `count` rows at once takes.
+  int64_t code_rows(int64_t count) const { return decodes_whole ? stored_rows : count; }
 };
 
 /// Either a layout, or one clause that says why this shape cannot be stored ("K = 100 is not a multiple of 128").
@@ -147,6 +155,8 @@ struct Format {
   std::span<const OptionSpec> options;
   Support support;
   bool quantized = true;  ///< false for plain dtypes: no marker, no parameters
+  bool writable = true;   ///< false for formats that are only read: describe refuses every shape and says why, encode
+                          ///< and error_bound are null
 
   /// What will be stored for this shape. Called before any byte is read.
   Description (*describe)(const LayerFacts& facts, const Options& options);

@@ -15,6 +15,7 @@ nlohmann::ordered_json format_json(const formats::Format& format) {
   object["name"] = format.name;
   object["summary"] = format.summary;
   object["quantized"] = format.quantized;
+  object["writable"] = format.writable;
   object["aliases"] = nlohmann::ordered_json::array();
   for (const auto& alias : format.aliases)
     object["aliases"].push_back({{"name", alias.name}, {"options", alias.options}});
@@ -36,6 +37,7 @@ void print_format(const formats::Format& format) {
   for (const auto& option : format.options)
     fmt::print("    option {}={} ({}): {}\n", option.name, option.default_value,
                option.choices.empty() ? "true|false" : option.choices, option.help);
+  if (!format.writable) fmt::print("    can be read and converted from, not written\n");
   if (!format.support.comfyui)
     fmt::print(
         "    not loaded by ComfyUI{}\n",
