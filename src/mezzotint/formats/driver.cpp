@@ -59,6 +59,7 @@ Parameters new_parameters(const Layout& layout) {
   Parameters parameters;
   parameters.tensors.resize(layout.tensors.size());
   for (size_t i = 1; i < layout.tensors.size(); ++i) parameters.tensors[i].resize(tensor_bytes(layout.tensors[i]));
+  if (layout.format->constants) layout.format->constants(layout, parameters);
   return parameters;
 }
 

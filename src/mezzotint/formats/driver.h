@@ -29,7 +29,7 @@ size_t codes_bytes(const Layout& layout);
 /// Bytes of one stored tensor of the layout.
 size_t tensor_bytes(const StoredTensor& tensor);
 
-/// Zeroed parameter tensors; [0], the codes, is empty.
+/// Parameter tensors, zeroed but for Format::constants; [0], the codes, is empty.
 Parameters new_parameters(const Layout& layout);
 
 /// The tile widened to float32 in `scratch`, which is resized as needed (rows packed, row_stride = cols). A float32

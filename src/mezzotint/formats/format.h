@@ -162,6 +162,8 @@ struct Format {
   Description (*describe)(const LayerFacts& facts, const Options& options);
 
   // --- choosing parameters (scales) -------------------------------------------------------------------------------
+  /// Fills parameters that are the same for every weight (a fixed table), once, before the first pass; null = none.
+  void (*constants)(const Layout& layout, Parameters& parameters) = nullptr;
   /// Passes and memory of one choice; null = no parameters, nothing to choose.
   ChoosePlan (*choose_plan)(const Layout& layout, const ChooseOptions& choose) = nullptr;
   /// Looks at whole rows of one tile (after the transform). Tiles of one pass may come in any order and from several
