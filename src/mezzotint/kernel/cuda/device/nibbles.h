@@ -1,0 +1,170 @@
+#pragma once
+#include "mezzotint/kernel/cuda/device/codec.h"
+
+/// Two codes in a byte, the even column in the low nibble.
+namespace mezzotint::kernel::cuda::device {
+
+/// Stores `count` (even, at most kRun) nibbles for columns col ....
+MEZZOTINT_DEVICE void store_nibbles(uint8_t* row, uint32_t col, uint32_t count, const uint32_t (&c)[kRun]) {
+  uint32_t word = 0;
+  MEZZOTINT_UNROLL
+  for (uint32_t i = 0; i < kRun; ++i) word |= (c[i] & 0xF) << (4 * i);
+  uint8_t* p = row + col / 2;
+  if (count == kRun && aligned<4>(p)) {
+    reinterpret_cast<Packet<4>*>(p)->word[0] = word;
+    return;
+  }
+  MEZZOTINT_UNROLL
+  for (uint32_t i = 0; i < kRun / 2; ++i)
+    if (2 * i < count) p[i] = static_cast<uint8_t>(word >> (8 * i));
+}
+
+MEZZOTINT_DEVICE uint32_t load_nibbles(const uint8_t* row, uint32_t col, uint32_t count) {
+  const uint8_t* p = row + col / 2;
+  if (count == kRun && aligned<4>(p)) return reinterpret_cast<const Packet<4>*>(p)->word[0];
+  uint32_t word = 0;
+  MEZZOTINT_UNROLL
+  for (uint32_t i = 0; i < kRun / 2; ++i)
+    if (2 * i < count) word |= static_cast<uint32_t>(p[i]) << (8 * i);
+  return word;
+}
+
+/// Signed 4-bit integers, +-7, under scales of any geometry: code = clamp(rint(x / scale), -7, 7).
+template <class Element, class Rounding>
+struct EncodeInt4 {
+  using Args = EncodeArgs;
+  static constexpr int kThreads = 256, kMinBlocks = 4;
+  struct Shared {};
+
+  template <class Machine>
+  MEZZOTINT_DEVICE static void run(Machine& m, const Args& a, Shared&) {
+    const Place place = place_of(m.block_x() * kThreads + m.thread(), a.x.rows, a.x.cols);
+    if (place.count == 0) return;
+    float v[kRun];
+    load_run<Element>(static_cast<const typename Element::Stored*>(a.x.data) + place.row * a.x.stride + place.col,
+                      place.count, v);
+    ScaleWalk scale(a.scales, place.row, place.col);
+    uint32_t codes[kRun] = {};
+    RandomRun random(a.key, Rounding::kRandom ? a.first + place.row * a.row_stride + place.col : 0);
+    MEZZOTINT_UNROLL
+    for (uint32_t i = 0; i < kRun; ++i) {
+      if (i >= place.count) continue;
+      const float y = v[i] / scale.next();
+      if constexpr (Rounding::kRandom) {
+        codes[i] = static_cast<uint32_t>(Int8::encode_stochastic(y, -7.0f, 7.0f, random.next()));
+      } else {
+        codes[i] = static_cast<uint32_t>(Int8::encode(y, -7.0f, 7.0f));
+      }
+    }
+    store_nibbles(a.codes + place.row * a.codes_stride, place.col, place.count, codes);
+  }
+};
+
+template <class Element>
+struct DecodeInt4 {
+  using Args = DecodeArgs;
+  static constexpr int kThreads = 256, kMinBlocks = 4;
+  struct Shared {};
+
+  template <class Machine>
+  MEZZOTINT_DEVICE static void run(Machine& m, const Args& a, Shared&) {
+    const Place place = place_of(m.block_x() * kThreads + m.thread(), a.rows, a.cols);
+    if (place.count == 0) return;
+    const uint32_t word = load_nibbles(a.codes + place.row * a.codes_stride, place.col, place.count);
+    ScaleWalk scale(a.scales, place.row, place.col);
+    float v[kRun] = {};
+    MEZZOTINT_UNROLL
+    for (uint32_t i = 0; i < kRun; ++i)
+      if (i < place.count) v[i] = static_cast<float>(static_cast<int32_t>(word << (28 - 4 * i)) >> 28) * scale.next();
+    store_run<Element>(static_cast<typename Element::Stored*>(a.out) + place.row * a.out_stride + place.col,
+                       place.count, v);
+  }
+};
+
+/// Unsigned 4-bit codes on the int8 grid of their channel: i8 = clamp(rint(level * relative), -127, 127) with the
+/// codebook's level, or code - 8 without one.
+struct CodebookArgs {
+  uint8_t* codes;  ///< [rows, cols / 2]
+  uint32_t rows, cols;
+  uint32_t group;           ///< columns that share a relative scale, a multiple of kRun
+  const uint8_t* relative;  ///< e4m3 [rows, cols / group]
+  const float* channel;     ///< [rows]
+  const float* codebook;    ///< [16] ascending, or null
+  const float* correction;  ///< decode: [cols / group, rows] added to the value, or null
+  const void* x;            ///< encode: float32 [rows, cols]; decode: the result, of the element type
+  int64_t stride;
+  uint64_t key, first, row_stride;
+};
+
+MEZZOTINT_DEVICE float grid_level(const float* codebook, uint32_t code, float relative) {
+  const float level = codebook != nullptr ? codebook[code] : static_cast<float>(static_cast<int32_t>(code) - 8);
+  return static_cast<float>(Int8::encode(level * relative, -127.0f, 127.0f));
+}
+
+template <class Element>
+struct DecodeCodebook {
+  using Args = CodebookArgs;
+  static constexpr int kThreads = 256, kMinBlocks = 4;
+  struct Shared {};
+
+  template <class Machine>
+  MEZZOTINT_DEVICE static void run(Machine& m, const Args& a, Shared&) {
+    const Place place = place_of(m.block_x() * kThreads + m.thread(), a.rows, a.cols);
+    if (place.count == 0) return;
+    const uint32_t groups = a.cols / a.group, g = place.col / a.group;
+    const float relative = E4m3::decode(a.relative[static_cast<uint64_t>(place.row) * groups + g]);
+    const float channel = a.channel[place.row];
+    const uint32_t word =
+        load_nibbles(a.codes + static_cast<uint64_t>(place.row) * (a.cols / 2), place.col, place.count);
+    float v[kRun];
+    MEZZOTINT_UNROLL
+    for (uint32_t i = 0; i < kRun; ++i) v[i] = grid_level(a.codebook, word >> (4 * i) & 0xF, relative) * channel;
+    if (a.correction != nullptr) {
+      const float offset = a.correction[static_cast<uint64_t>(g) * a.rows + place.row];
+      MEZZOTINT_UNROLL
+      for (uint32_t i = 0; i < kRun; ++i) v[i] = v[i] + offset;
+    }
+    store_run<Element>(
+        static_cast<typename Element::Stored*>(const_cast<void*>(a.x)) + place.row * a.stride + place.col, place.count,
+        v);
+  }
+};
+
+/// The nearest level to x / channel; of two equally near ones the lower code. NaN takes code 0.
+struct EncodeCodebook {
+  using Args = CodebookArgs;
+  static constexpr int kThreads = 256, kMinBlocks = 2;
+  struct Shared {};
+
+  template <class Machine>
+  MEZZOTINT_DEVICE static void run(Machine& m, const Args& a, Shared&) {
+    const Place place = place_of(m.block_x() * kThreads + m.thread(), a.rows, a.cols);
+    if (place.count == 0) return;
+    const uint32_t groups = a.cols / a.group;
+    const float relative = E4m3::decode(a.relative[static_cast<uint64_t>(place.row) * groups + place.col / a.group]);
+    const float channel = a.channel[place.row];
+    float v[kRun], distance[kRun];
+    uint32_t codes[kRun] = {};
+    load_run<F32>(static_cast<const uint32_t*>(a.x) + place.row * a.stride + place.col, place.count, v);
+    MEZZOTINT_UNROLL
+    for (uint32_t i = 0; i < kRun; ++i) {
+      v[i] = v[i] / channel;
+      distance[i] = float_from_bits(kFloatInfBits);
+    }
+    for (uint32_t code = 0; code < 16; ++code) {
+      const float level = grid_level(a.codebook, code, relative);
+      MEZZOTINT_UNROLL
+      for (uint32_t i = 0; i < kRun; ++i) {
+        const float d = v[i] - level;
+        const float away = d < 0.0f ? -d : d;
+        if (away < distance[i]) {
+          distance[i] = away;
+          codes[i] = code;
+        }
+      }
+    }
+    store_nibbles(a.codes + static_cast<uint64_t>(place.row) * (a.cols / 2), place.col, place.count, codes);
+  }
+};
+
+}  // namespace mezzotint::kernel::cuda::device
