@@ -4,20 +4,21 @@
 #   make demo         the main job on a real-shaped file; leaves build/demo/report.html
 #   make bench        benchmarks; each checks its answer before its time
 #   make dist         dist/mezzotint-VERSION-linux-ARCH.tar.gz: one binary that needs nothing but glibc
+#   make cuda         the kernels for NVIDIA GPUs, their tests and benchmarks, where nvcc is there
 #   make format       clang-format over all sources
 #   make tidy         clang-tidy over all sources (slow; needs clang-tidy)
 #   make test-peers   our output in other programs (opt-in; installs pinned peers)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: bootstrap build test demo bench dist format tidy test-peers clean help
+.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers clean help
 
 # Where the packages come from another source, run `make BOOTSTRAP=true ...`.
 BOOTSTRAP ?= tools/bootstrap
 JOBS ?= $(shell nproc)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 bootstrap:
 	@$(BOOTSTRAP)
@@ -31,6 +32,7 @@ test: build
 	cmake --build --preset release -j $(JOBS)
 	cmake --preset asan
 	cmake --build --preset asan -j $(JOBS)
+	@$(MAKE) --no-print-directory cuda
 	failed=0; \
 	ctest --preset asan -j $(JOBS) || failed=1; \
 	ctest --preset release -j $(JOBS) || failed=1; \
@@ -44,6 +46,15 @@ bench: build
 	@shopt -s nullglob; programs=(build/bin/bench_*); \
 	[ $${#programs[@]} -gt 0 ] || { echo "no benchmark was built" >&2; exit 1; }; \
 	for program in "$${programs[@]}"; do echo "== $${program##*/}"; "$$program"; done
+
+# Needs no GPU: tests that do say "no GPU" and are skipped. tools/gpu/check.sh runs what this built on a machine with one.
+NVCC ?= $(shell command -v nvcc || command -v /usr/local/cuda/bin/nvcc)
+cuda: bootstrap
+	@if [ -z "$(NVCC)" ]; then echo "CUDA not built: no nvcc"; exit 0; fi; \
+	cmake --preset cuda -D CMAKE_CUDA_COMPILER="$(NVCC)"; \
+	cmake --build --preset cuda -j $(JOBS); \
+	build/cuda/bin/test_cuda --gtest_brief=1; \
+	echo "CUDA built: build/cuda/bin/test_cuda, build/cuda/bin/bench_cuda"
 
 dist: bootstrap
 	cmake --preset dist
@@ -61,5 +72,5 @@ test-peers: build
 	tests/peers/run.sh
 
 clean:
-	cmake -E rm -rf build/bin build/lib build/asan build/dev build/dist build/demo
+	cmake -E rm -rf build/bin build/lib build/asan build/cuda build/dev build/dist build/demo
 	[ ! -f build/build.ninja ] || cmake --build --preset release --target clean
