@@ -2,6 +2,9 @@
 
 #include "mezzotint/base/e2m1.h"
 #include "mezzotint/kernel/isa_elements.h"
+#ifdef __AVX512BW__
+#include "mezzotint/kernel/fp4_avx512.h"
+#endif
 
 namespace mezzotint::kernel {
 namespace {
@@ -74,11 +77,42 @@ template <class From>
   }
 }
 
+/// Nearest codes of whole blocks, at most kChunk columns.
+template <class From>
+void encode_blocks(const typename From::Stored* x, int64_t blocks, const Dword* t, Byte* out) {
+  Chunk chunk;
+  int64_t done = 0;
+#ifdef __AVX512BW__
+  for (; done + 16 <= blocks; done += 16) {
+    const __m512 factors = _mm512_loadu_ps(t + done);
+    if (_mm512_cmp_ps_mask(factors, _mm512_set1_ps(kLeast), _CMP_GE_OQ) !=
+            _mm512_cmp_ps_mask(factors, _mm512_set1_ps(kMost), _CMP_LE_OQ) ||
+        _mm512_cmp_ps_mask(factors, _mm512_set1_ps(kLeast), _CMP_GE_OQ) != 0xFFFF)
+      break;
+    alignas(64) float reciprocals[16];
+    _mm512_store_ps(reciprocals, _mm512_div_ps(_mm512_set1_ps(1.0f), factors));
+    for (int64_t b = 0; b < 16; ++b) {
+      const int64_t at = done + b;
+      const __m128i codes = encode_block(load_block<From>(x + at * kBlock), _mm512_set1_ps(float_from_bits(t[at])),
+                                         _mm512_set1_ps(reciprocals[b]));
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(out + at * kBlock / 2), codes);
+    }
+  }
+#endif
+  if (done == blocks) return;
+  const int64_t columns = (blocks - done) * kBlock;
+  divide<From>(x + done * kBlock, blocks - done, t + done, chunk.y);
+  nearest(chunk.y, columns, chunk.codes);
+  pack(chunk.codes, columns / 2, out + done * kBlock / 2);
+}
+
 /// Columns [first, end) of one row, at most kChunk from the start of the first one's block; x is of column `first`, t
 /// and out are of column 0.
 template <class From>
 void encode_run(const typename From::Stored* x, int64_t first, int64_t end, const Dword* t, const Rounding& rounding,
                 uint64_t index, Byte* out) {
+  if (rounding.mode == Rounding::Mode::nearest_even && first % kBlock == 0 && end % kBlock == 0)
+    return encode_blocks<From>(x, (end - first) / kBlock, t + first / kBlock, out + first / 2);
   Chunk chunk;
   const int64_t base = first / kBlock * kBlock;
   int64_t col = first;
@@ -118,6 +152,13 @@ void encode_run(const typename From::Stored* x, int64_t first, int64_t end, cons
 }
 
 void decode_run(const Byte* codes, int64_t first, int64_t end, const Dword* t, float* out) {
+#ifdef __AVX512BW__
+  if (first % kBlock == 0)
+    for (; first + kBlock <= end; first += kBlock, out += kBlock)
+      _mm512_storeu_ps(
+          out, _mm512_mul_ps(decode_block(codes + first / 2), _mm512_set1_ps(float_from_bits(t[first / kBlock]))));
+  if (first == end) return;
+#endif
   Chunk chunk;
   const int64_t base = first / kBlock * kBlock;
   unpack(codes + base / 2, (end - base + 1) / 2, chunk.codes);
