@@ -12,6 +12,8 @@ A file is {"made_by": text, "cases": [case, ...]}; a case is
     source    {"dtype", "shape", "hex"}: the weight as a file would hold it
     tensors   {"weight": {...}, "weight_scale": {...}}: stored tensors, each {"dtype", "shape", "hex"}
     decoded   hex of float32 values: what the stored tensors decode to
+    every     only every so many of these are kept (optional)
+    marker    of a format that is only read, where its files have one (optional); such a case has a source without values
 
 with little-endian bytes throughout.
 """
