@@ -32,6 +32,17 @@ struct Vector256 {
   MEZZOTINT_INLINE Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
   MEZZOTINT_INLINE Float multiply_add(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
 
+  /// Lane i is the sum of v[i]'s lanes.
+  MEZZOTINT_INLINE Int sums(const Int (&v)[8]) {
+    Int t[2];  // [i]: lane 4 q + c is the sum over the 128-bit lane q of v[4 i + c]
+    unrolled<2>([&]<int I>() MEZZOTINT_UNROLLED {
+      const Int low = add(_mm256_unpacklo_epi32(v[4 * I], v[4 * I + 1]), _mm256_unpackhi_epi32(v[4 * I], v[4 * I + 1]));
+      const Int high =
+          add(_mm256_unpacklo_epi32(v[4 * I + 2], v[4 * I + 3]), _mm256_unpackhi_epi32(v[4 * I + 2], v[4 * I + 3]));
+      t[I] = add(_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high));
+    });
+    return add(_mm256_permute2x128_si256(t[0], t[1], 0x20), _mm256_permute2x128_si256(t[0], t[1], 0x31));
+  }
   MEZZOTINT_INLINE void transpose(Int (&v)[8]) {
     Int t[8];
 #pragma GCC unroll 4

@@ -42,6 +42,19 @@ struct Vector512 {
     const __m256i high = _mm256_set_m128i(_mm_unpackhi_epi16(high01, high23), _mm_unpacklo_epi16(high01, high23));
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
   }
+  /// Lane i is the sum of v[i]'s lanes.
+  MEZZOTINT_INLINE Int sums(const Int (&v)[16]) {
+    Int t[4];  // [i]: lane 4 q + c is the sum over the 128-bit lane q of v[4 i + c]
+    unrolled<4>([&]<int I>() MEZZOTINT_UNROLLED {
+      const Int low = add(_mm512_unpacklo_epi32(v[4 * I], v[4 * I + 1]), _mm512_unpackhi_epi32(v[4 * I], v[4 * I + 1]));
+      const Int high =
+          add(_mm512_unpacklo_epi32(v[4 * I + 2], v[4 * I + 3]), _mm512_unpackhi_epi32(v[4 * I + 2], v[4 * I + 3]));
+      t[I] = add(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+    });
+    const Int t01 = add(_mm512_shuffle_i32x4(t[0], t[1], 0x88), _mm512_shuffle_i32x4(t[0], t[1], 0xDD));
+    const Int t23 = add(_mm512_shuffle_i32x4(t[2], t[3], 0x88), _mm512_shuffle_i32x4(t[2], t[3], 0xDD));
+    return add(_mm512_shuffle_i32x4(t01, t23, 0x88), _mm512_shuffle_i32x4(t01, t23, 0xDD));
+  }
   /// v[i] lane j becomes v[j] lane i.
   MEZZOTINT_INLINE void transpose(Int (&v)[16]) {
     Int t[16];

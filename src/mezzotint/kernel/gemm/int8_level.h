@@ -56,7 +56,7 @@ constexpr int64_t int8_part_scratch(const Int8Shape& shape, int64_t rows, int64_
   const int64_t blocks = (depth + kInt8Block - 1) / kInt8Block;
   const int64_t packed = blocks < shape.depth / kInt8Block ? blocks : shape.depth / kInt8Block;
   const int64_t sums = rows * kInt8Panel * 4 * (depth > kInt8Stretch ? 2 : 1);
-  const int64_t stored = shape.stored_rows * blocks * 16 * 4 + 3 * shape.stored_rows * (blocks + 16) * 4;
+  const int64_t stored = shape.stored_rows * (blocks + 16) * (16 + 2) * 4;
   const int64_t paneled = packed * shape.column_bytes * kInt8Panel + sums;
   return (paneled > stored + sums ? paneled : stored + sums) + 256;
 }

@@ -12,7 +12,6 @@ struct StoredProduct {
   static constexpr int kLanes = V::kLanes;
   static constexpr int64_t kStep = kLanes * V::kGroup;  // codes of a vector
   static constexpr int kSteps = kInt8Block / kStep;     // vectors of a block
-  static constexpr int kColumns = 4;                    // columns of y at once, without block scales
 
   /// What the sum of n codes begins with, to take the offset of b back.
   static int32_t begin(const int8_t* a, int64_t n) {
@@ -27,44 +26,30 @@ struct StoredProduct {
     return V::dot(acc, V::load_columns(b_codes), V::load_rows(a_codes));
   }
 
-  /// sums[c][i] = integer sums of kColumns columns and R rows over n codes.
+  /// out[i] = integer sums of one column and R rows over n codes. One column after the other: memory gives most where
+  /// it is read in order.
   template <int R>
-  [[gnu::noinline]] static void sums(const Int8Job& job, int64_t row0, int64_t col0, int64_t from, int64_t n,
-                                     int32_t* out) {
-    const int8_t* b = job.b + col0 * job.b_col + from;
-    const int8_t* a = job.a.codes + row0 * job.a.stride + from;
-    Int acc[kColumns][R];
-#pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c)
-#pragma GCC unroll 4
-      for (int i = 0; i < R; ++i) acc[c][i] = V::broadcast(0);
+  [[gnu::noinline]] static void sums(const int8_t* b, const int8_t* a, int64_t a_stride, int64_t n, int32_t* out) {
+    constexpr int kWays = R == 1 ? 4 : 2;  // chains of sums of a row, so that none waits for itself
+    Int acc[R][kWays];
+    unrolled<R * kWays>([&]<int I>() MEZZOTINT_UNROLLED { acc[I / kWays][I % kWays] = V::broadcast(0); });
     int64_t k = 0;
-    for (; k + kStep <= n; k += kStep) {
-      Int rows[R];
-#pragma GCC unroll 4
-      for (int i = 0; i < R; ++i) rows[i] = V::load_rows(a + i * job.a.stride + k);
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) {
-        const Int column = V::load_columns(b + c * job.b_col + k);
-#pragma GCC unroll 4
-        for (int i = 0; i < R; ++i) acc[c][i] = V::dot(acc[c][i], column, rows[i]);
-      }
+    for (; k + kWays * kStep <= n; k += kWays * kStep)
+      unrolled<kWays>([&]<int S>() MEZZOTINT_UNROLLED {
+        const Int column = V::load_columns(b + k + S * kStep);
+        unrolled<R>([&]<int I>() MEZZOTINT_UNROLLED {
+          acc[I][S] = V::dot(acc[I][S], column, V::load_rows(a + I * a_stride + k + S * kStep));
+        });
+      });
+    for (int i = 0; i < R; ++i) {
+      Int sum = acc[i][0];
+      for (int s = 1; s < kWays; ++s) sum = V::add(sum, acc[i][s]);
+      int64_t rest_at = k;
+      for (; rest_at + kStep <= n; rest_at += kStep)
+        sum = V::dot(sum, V::load_columns(b + rest_at), V::load_rows(a + i * a_stride + rest_at));
+      if (rest_at < n) sum = rest(sum, b + rest_at, a + i * a_stride + rest_at, n - rest_at);
+      out[i] = V::sum(sum);
     }
-    for (int c = 0; c < kColumns; ++c)
-      for (int i = 0; i < R; ++i) {
-        if (k < n) acc[c][i] = rest(acc[c][i], b + c * job.b_col + k, a + i * job.a.stride + k, n - k);
-        out[c * R + i] = V::sum(acc[c][i]);
-      }
-  }
-
-  static void one_sum(const Int8Job& job, int64_t row, int64_t col, int64_t from, int64_t n, int32_t* out) {
-    const int8_t* b = job.b + col * job.b_col + from;
-    const int8_t* a = job.a.codes + row * job.a.stride + from;
-    Int acc = V::broadcast(0);
-    int64_t k = 0;
-    for (; k + kStep <= n; k += kStep) acc = V::dot(acc, V::load_columns(b + k), V::load_rows(a + k));
-    if (k < n) acc = rest(acc, b + k, a + k, n - k);
-    *out = V::sum(acc);
   }
 
   template <int R>
@@ -72,108 +57,91 @@ struct StoredProduct {
     const int64_t cols = part_columns(job, part.col0);
     for (int64_t from = 0; from < job.depth; from += kInt8Stretch) {
       const int64_t n = smaller(kInt8Stretch, job.depth - from);
+      const int8_t* a = job.a.codes + row0 * job.a.stride + from;
       int32_t begins[R];
-      for (int i = 0; i < R; ++i) begins[i] = begin(job.a.codes + (row0 + i) * job.a.stride + from, n);
-      const auto put = [&](int i, int64_t j, int32_t sum) {
-        float& value = values[i * kInt8Panel + j];
-        const float exact = static_cast<float>(sum + begins[i]);
-        value = from == 0 ? exact : value + exact;
-      };
-      int64_t j = 0;
-      for (; j + kColumns <= cols; j += kColumns) {
-        int32_t out[kColumns * R];
-        sums<R>(job, row0, part.col0 + j, from, n, out);
-        for (int c = 0; c < kColumns; ++c)
-          for (int i = 0; i < R; ++i) put(i, j + c, out[c * R + i]);
-      }
-      for (; j < cols; ++j)
+      for (int i = 0; i < R; ++i) begins[i] = begin(a + i * job.a.stride, n);
+      for (int64_t j = 0; j < cols; ++j) {
+        int32_t out[R];
+        sums<R>(job.b + (part.col0 + j) * job.b_col + from, a, job.a.stride, n, out);
         for (int i = 0; i < R; ++i) {
-          int32_t out;
-          one_sum(job, row0 + i, part.col0 + j, from, n, &out);
-          put(i, j, out);
+          float& value = values[i * kInt8Panel + j];
+          const float exact = static_cast<float>(out[i] + begins[i]);
+          value = from == 0 ? exact : value + exact;
         }
+      }
     }
   }
 
   // --- with block scales --------------------------------------------------------------------------------------------
 
+  // Arrays with an element per block have room for whole vectors: `padded` elements.
+
+  [[gnu::noinline]] static Int last_block(const int8_t* b, const int8_t* a, int64_t n) {
+    Int acc = V::broadcast(0);
+    int64_t k = 0;
+    for (; k + kStep <= n; k += kStep) acc = V::dot(acc, V::load_columns(b + k), V::load_rows(a + k));
+    return k < n ? rest(acc, b + k, a + k, n - k) : acc;
+  }
+
   /// dots[b] = the integer sum over block b, begun with begins[b], for one row and column.
   [[gnu::noinline]] static void block_sums(const int8_t* b, const int8_t* a, int64_t depth, const int32_t* begins,
                                            int32_t* dots) {
-    const int64_t whole = depth / kInt8Block;
-    int64_t at = 0;
-    for (; at + kLanes <= whole; at += kLanes) {
+    for (int64_t from = 0; from < depth; from += kLanes * kInt8Block) {
       Int v[kLanes];
-#pragma GCC unroll 16
-      for (int j = 0; j < kLanes; ++j) {
-        const int64_t k = (at + j) * kInt8Block;
-        Int acc = V::broadcast(0);
-#pragma GCC unroll 8
-        for (int s = 0; s < kSteps; ++s)
-          acc = V::dot(acc, V::load_columns(b + k + s * kStep), V::load_rows(a + k + s * kStep));
-        v[j] = acc;
-      }
-      V::transpose(v);
-      Int sum = V::load(begins + at);
-#pragma GCC unroll 16
-      for (int j = 0; j < kLanes; ++j) sum = V::add(sum, v[j]);
-      V::store(dots + at, sum);
-    }
-    for (; at * kInt8Block < depth; ++at) {
-      const int64_t end = smaller((at + 1) * kInt8Block, depth);
-      Int acc = V::broadcast(0);
-      int64_t k = at * kInt8Block;
-      for (; k + kStep <= end; k += kStep) acc = V::dot(acc, V::load_columns(b + k), V::load_rows(a + k));
-      if (k < end) acc = rest(acc, b + k, a + k, end - k);
-      dots[at] = begins[at] + V::sum(acc);
+      unrolled<kLanes>([&]<int J>() MEZZOTINT_UNROLLED {
+        const int64_t k = from + J * kInt8Block;
+        v[J] = V::broadcast(0);
+        if (k + kInt8Block <= depth) {
+          unrolled<kSteps>([&]<int S>() MEZZOTINT_UNROLLED {
+            v[J] = V::dot(v[J], V::load_columns(b + k + S * kStep), V::load_rows(a + k + S * kStep));
+          });
+        } else if (k < depth) {
+          v[J] = last_block(b + k, a + k, depth - k);
+        }
+      });
+      const Int sum = V::add(V::load(begins + from / kInt8Block), V::sums(v));
+      V::store(dots + from / kInt8Block, sum);
     }
   }
 
-  /// values[j] = the fma chain over the blocks for kLanes columns whose dots lie `step` apart.
-  [[gnu::noinline]] static void fold(const int32_t* dots, int64_t step, const float* scales, int64_t blocks,
+  /// values[j] = the fma chain over the blocks for kLanes columns whose dots lie `padded` apart.
+  [[gnu::noinline]] static void fold(const int32_t* dots, int64_t padded, const float* scales, int64_t blocks,
                                      float* values) {
     Float acc = V::zero();
-    int64_t at = 0;
-    for (; at + kLanes <= blocks; at += kLanes) {
+    for (int64_t at = 0; at < blocks; at += kLanes) {
       Int v[kLanes];
-#pragma GCC unroll 16
-      for (int j = 0; j < kLanes; ++j) v[j] = V::load(dots + j * step + at);
+      unrolled<kLanes>([&]<int J>() MEZZOTINT_UNROLLED { v[J] = V::load(dots + J * padded + at); });
       V::transpose(v);
-#pragma GCC unroll 16
-      for (int j = 0; j < kLanes; ++j)
-        acc = V::multiply_add(V::to_float(v[j]), V::broadcast_float(scales[at + j]), acc);
-    }
-    for (; at < blocks; ++at) {
-      int32_t column[kLanes];
-      for (int j = 0; j < kLanes; ++j) column[j] = dots[j * step + at];
-      acc = V::multiply_add(V::to_float(V::load(column)), V::broadcast_float(scales[at]), acc);
+      unrolled<kLanes>([&]<int J>() MEZZOTINT_UNROLLED {
+        if (at + J < blocks) acc = V::multiply_add(V::to_float(v[J]), V::broadcast_float(scales[at + J]), acc);
+      });
     }
     V::store_float(values, acc);
   }
 
-  /// Scratch: dots[rows][kLanes][blocks], then begins[rows][blocks], then scales[rows][blocks].
+  /// Scratch: dots[rows][kLanes][padded], then begins[rows][padded], then scales[rows][padded].
   static void block_rows(const Int8Job& job, const Int8Part& part, std::byte* scratch, float* values) {
     const int64_t cols = part_columns(job, part.col0);
-    const int64_t blocks = job.depth_blocks();
+    const int64_t blocks = job.depth_blocks(), padded = (blocks + kLanes - 1) / kLanes * kLanes;
     auto* dots = reinterpret_cast<int32_t*>(scratch);
-    int32_t* begins = dots + part.rows * kLanes * blocks;
-    auto* scales = reinterpret_cast<float*>(begins + part.rows * blocks);
+    int32_t* begins = dots + part.rows * kLanes * padded;
+    auto* scales = reinterpret_cast<float*>(begins + part.rows * padded);
     const float* b_scales = job.b_scales + part.col0 / kInt8Block * job.b_scale_col;
     for (int64_t i = 0; i < part.rows; ++i)
       for (int64_t b = 0; b < blocks; ++b) {
         const int64_t row = part.row0 + i, from = b * kInt8Block;
-        begins[i * blocks + b] = begin(job.a.codes + row * job.a.stride + from, smaller(kInt8Block, job.depth - from));
-        scales[i * blocks + b] = job.a.scales[row * job.a.scales_stride + b] * b_scales[b * job.b_scale_depth];
+        begins[i * padded + b] = begin(job.a.codes + row * job.a.stride + from, smaller(kInt8Block, job.depth - from));
+        scales[i * padded + b] = job.a.scales[row * job.a.scales_stride + b] * b_scales[b * job.b_scale_depth];
       }
     for (int64_t j = 0; j < cols; j += kLanes) {
       const int64_t some = smaller<int64_t>(kLanes, cols - j);
       for (int64_t c = 0; c < kLanes; ++c)  // a column beyond the last repeats it; its values are not stored
         for (int64_t i = 0; i < part.rows; ++i)
           block_sums(job.b + (part.col0 + j + smaller(c, some - 1)) * job.b_col,
-                     job.a.codes + (part.row0 + i) * job.a.stride, job.depth, begins + i * blocks,
-                     dots + (i * kLanes + c) * blocks);
+                     job.a.codes + (part.row0 + i) * job.a.stride, job.depth, begins + i * padded,
+                     dots + (i * kLanes + c) * padded);
       for (int64_t i = 0; i < part.rows; ++i)
-        fold(dots + i * kLanes * blocks, blocks, scales + i * blocks, blocks, values + i * kInt8Panel + j);
+        fold(dots + i * kLanes * padded, padded, scales + i * padded, blocks, values + i * kInt8Panel + j);
     }
   }
 
