@@ -55,16 +55,20 @@ inline std::vector<Options> option_variants(const Format& format) {
   return variants;
 }
 
-/// Layouts of the format over the shared shapes, and a bank of experts.
+/// Layouts of the format over the shared shapes, and a bank of experts. Options that come to the same on a shape give
+/// one layout.
 inline std::vector<Layout> layouts(const Format& format) {
   std::vector<Layout> found;
+  const auto add = [&](const Description& description) {
+    if (!description.layout) return;
+    for (const Layout& other : found)
+      if (other.shape == description.layout->shape && other.options == description.layout->options) return;
+    found.push_back(*description.layout);
+  };
   for (const Options& options : option_variants(format)) {
-    for (const Shape& shape : test::awkward_shapes())
-      if (auto description = format.describe({shape, LayerKind::linear}, options); description.layout)
-        found.push_back(*description.layout);
+    for (const Shape& shape : test::awkward_shapes()) add(format.describe({shape, LayerKind::linear}, options));
     for (const Shape& shape : {Shape{3, 64, 128}, Shape{2, 1, 5}})
-      if (auto description = format.describe({shape, LayerKind::expert_bank}, options); description.layout)
-        found.push_back(*description.layout);
+      add(format.describe({shape, LayerKind::expert_bank}, options));
   }
   return found;
 }

@@ -1,7 +1,6 @@
-#include "mezzotint/formats/int8_tensorwise/recognise.h"
-
 #include "mezzotint/formats/common/int8_codes.h"
-#include "mezzotint/formats/common/pieces.h"
+#include "mezzotint/formats/int8_tensorwise/layout.h"
+#include "mezzotint/kernel/hadamard.h"
 
 namespace mezzotint::formats::int8_tensorwise {
 namespace {
@@ -34,6 +33,32 @@ Scaling scaling_of(const Shape& weight, const TensorFacts& scale, bool per_row) 
   return {};
 }
 
+/// The marker's rotation: its group size (0 = none), or what is wrong with it.
+struct Rotation {
+  int64_t group = 0;
+  std::string problem;
+  std::string flaw;
+};
+
+Rotation rotation_of(const StoredLayer& layer, int64_t cols) {
+  if (!marker_flag(layer, kConvrot, false)) return {};
+  const int64_t group = marker_integer(layer, kGroupsize, kDefaultGroupsize);
+  const std::string named = std::string(kGroupsize) + " " + std::to_string(group);
+  if (group < 2 || group > kernel::kLargestConvrotGroup || (group & (group - 1)) != 0)
+    return {0, "The marker says " + named + ", for which there is no rotation.", ""};
+  if (cols % group != 0)
+    return {0, "The marker says " + named + ", which does not divide the " + std::to_string(cols) + " columns.", ""};
+  if (!kernel::is_convrot_group(group))
+    return {group, "",
+            "The weight is rotated with " + named +
+                ", which is no power of 4: convert_to_quant took another matrix (Sylvester's) there, and ComfyUI fails "
+                "at the first forward. Convert it to have codes that load."};
+  if (layer.tensors[0].shape.size() == 3)
+    return {group, "",
+            "The bank of experts is rotated, which ComfyUI does not undo. Convert it to have codes that load."};
+  return {group, "", ""};
+}
+
 }  // namespace
 
 Recognition recognise(const StoredLayer& layer) {
@@ -44,6 +69,9 @@ Recognition recognise(const StoredLayer& layer) {
   // another name for scales per row.
   const bool family = layer.label == "int8_blockwise" || layer.label == "int8_axiswise";
   if (!own_label && !family && !layer.label.empty()) return {};
+  // Stored transformed under this label (QuIP): another format's.
+  for (const char* suffix : {"hadamard_quip", "sign_row", "quip_s_u"})
+    if (layer.find(suffix) != nullptr) return {};
   if (!own_label && (weight.dtype != DType::i8 || scale == nullptr)) return {};
 
   const LayerKind kind = weight.shape.size() == 3 ? LayerKind::expert_bank : LayerKind::linear;
@@ -53,10 +81,8 @@ Recognition recognise(const StoredLayer& layer) {
   };
   if (std::string problem = int8_codes::weight_problem(weight, kind, "int8_tensorwise"); !problem.empty())
     return broken(std::move(problem));
-  if (marker_flag(layer, "convrot", false))
-    return broken("The marker says that the weight is rotated (convrot), which this version cannot undo.");
-  if (layer.find("hadamard_quip") != nullptr || layer.find("sign_row") != nullptr)
-    return broken("The weight is stored transformed (QuIP), which no loader of int8_tensorwise undoes.");
+  const Rotation rotation = rotation_of(layer, weight.shape.back());
+  if (!rotation.problem.empty()) return broken(rotation.problem);
   if (scale == nullptr) return broken("weight_scale is missing; the codes mean nothing without it.");
 
   const bool per_row = marker_flag(layer, "per_row", layer.label == "int8_axiswise");
@@ -66,10 +92,9 @@ Recognition recognise(const StoredLayer& layer) {
                   to_string(per_matrix_shape(weight.shape)) + ", or one per row, F32 " +
                   to_string(per_row_shape(weight.shape)) + ".");
 
-  Options options;
-  options.set(kScaling, scaling.form == Form::row ? "row" : "tensor");
-  Recognition recognition =
-      int8_codes::sound(layer, *scale, "int8_tensorwise", *describe({weight.shape, kind}, options).layout);
+  Layout layout = layout_of({weight.shape, kind}, scaling.form == Form::row, rotation.group);
+  layout.flaw = rotation.flaw;
+  Recognition recognition = int8_codes::sound(layer, *scale, "int8_tensorwise", std::move(layout));
   if (!scaling.problem.empty()) recognition.problems.push_back(std::move(scaling.problem));
   return recognition;
 }
