@@ -237,11 +237,13 @@ TEST_P(Conformance, ParametersDoNotDependOnTheOrderOfTiles) {
 }
 
 TEST_P(Conformance, ThreadsDoNotChangeBytes) {
+  size_t described = 0;
   for (const Options& options : option_variants(format())) {
     // Several of the driver's tiles, and columns for the blocks that the variants ask for: 7 * 128, or a power of two.
     auto description = format().describe({{7 * 128, 7 * 128}, LayerKind::linear}, options);
     if (!description.layout) description = format().describe({{7 * 32, 4096}, LayerKind::linear}, options);
-    ASSERT_TRUE(description.layout) << description.refusal;
+    if (!description.layout) continue;  // a value that suits no shape, 7 where a power of two is wanted
+    ++described;
     const Layout& layout = *description.layout;
     SCOPED_TRACE(tell(layout));
     ASSERT_GT(row_tiles(layout, rows_per_tile(layout, DType::f32, 256 << 10)).size(), 3u);
@@ -256,6 +258,7 @@ TEST_P(Conformance, ThreadsDoNotChangeBytes) {
       EXPECT_EQ(dequantize(layout, one.parameters, 5), values);
     }
   }
+  EXPECT_GT(described, 0u);
 }
 
 TEST_P(Conformance, StochasticRoundingStaysWithinAStep) {
@@ -338,7 +341,14 @@ TEST_P(Conformance, ReportsMissingAndMisshapenParameters) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, Conformance, testing::ValuesIn(all_formats().begin(), all_formats().end()),
+std::vector<const Format*> writable_formats() {
+  std::vector<const Format*> found;
+  for (const Format* format : all_formats())
+    if (format->writable) found.push_back(format);
+  return found;
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, Conformance, testing::ValuesIn(writable_formats()),
                          [](const auto& row) { return std::string(row.param->name); });
 
 }  // namespace
