@@ -9,8 +9,8 @@ from make_golden import pack
 
 
 def cases():
-    for i, (dtype, shape, group) in enumerate([(torch.bfloat16, (5, 128), 64), (torch.float16, (3, 64), 64),
-                                               (torch.float32, (1, 192), 64), (torch.bfloat16, (4, 64), 32)]):
+    for i, (dtype, shape, group) in enumerate([(torch.bfloat16, (20, 128), 64), (torch.float16, (3, 64), 64),
+                                               (torch.float32, (1, 192), 64), (torch.bfloat16, (16, 64), 32)]):
         rng = np.random.default_rng(60 + i)
         n, k = shape
         codes = torch.from_numpy(rng.integers(-128, 128, (n, k // 2)).astype(np.int8))

@@ -37,7 +37,7 @@ def effective(codes, scale, down, up, smooth):
 
 
 def cases():
-    for i, (dtype, shape, rank, tiled) in enumerate([(torch.bfloat16, (5, 128), 3, ""), (torch.float16, (2, 64), 16, ""),
+    for i, (dtype, shape, rank, tiled) in enumerate([(torch.bfloat16, (20, 128), 3, ""), (torch.float16, (2, 64), 16, ""),
                                                      (torch.float32, (1, 192), 1, ""),
                                                      (torch.bfloat16, (256, 128), 2, "weight scale up"),
                                                      (torch.bfloat16, (128, 64), 2, "scale")]):

@@ -1,0 +1,117 @@
+#include <cmath>
+#include <sstream>
+
+#include "convert/conversion.h"
+
+// Formats that can be read and not written, over the reference bytes in their folders.
+namespace mezzotint::convert {
+namespace {
+
+using nlohmann::json;
+using test::RawFile;
+using test::RawTensor;
+
+using ReadOnly = Conversion;
+
+std::string from_hex(const std::string& text) {
+  std::string bytes(text.size() / 2, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(std::stoi(text.substr(2 * i, 2), nullptr, 16));
+  return bytes;
+}
+
+std::vector<const formats::Format*> read_only_formats() {
+  std::vector<const formats::Format*> found;
+  for (const formats::Format* format : formats::all_formats())
+    if (!format->writable) found.push_back(format);
+  return found;
+}
+
+/// Of the formats that have reference bytes.
+std::vector<json> golden_cases(std::string_view format) {
+  std::ifstream list(std::filesystem::path(MEZZOTINT_BINARY_DIR) / "generated/format_folders.txt");
+  std::string name, folder;
+  while (list >> name && std::getline(list >> std::ws, folder))
+    if (const std::filesystem::path path = folder + "/golden/reference.json"; name == format && exists(path))
+      return json::parse(std::ifstream(path)).at("cases").get<std::vector<json>>();
+  return {};
+}
+
+RawFile file_of(const json& golden) {
+  RawFile file;
+  for (const auto& [suffix, tensor] : golden.at("tensors").items())
+    file.tensors.emplace_back("blocks.0.q." + suffix,
+                              RawTensor{tensor.at("dtype"), tensor.at("shape"), from_hex(tensor.at("hex"))});
+  if (golden.contains("marker"))
+    file.tensors.emplace_back("blocks.0.q.comfy_quant", test::text_tensor(golden["marker"].dump()));
+  return file;
+}
+
+TEST_F(ReadOnly, AreNoTarget) {
+  auto rng = test::test_rng();
+  test::write_raw(in(), small_model(rng));
+  for (const formats::Format* format : read_only_formats())
+    for (const char* refused : {"--to", "--fallback"}) {
+      const std::string name(format->name);
+      ConvertOptions options{.to = "int8_tensorwise"};
+      (std::string(refused) == "--to" ? options.to : options.fallback) = name;
+      try {
+        plan(options);
+        ADD_FAILURE() << name << " was planned as " << refused;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.name(), "bad-option");
+        EXPECT_NE(std::string(error.what()).find(name + " can be read but not written"), std::string::npos)
+            << error.what();
+      }
+    }
+}
+
+TEST_F(ReadOnly, ConvertToTheValuesOfTheReference) {
+  size_t cases = 0;
+  for (const formats::Format* format : read_only_formats())
+    for (const json& golden : golden_cases(format->name)) {
+      SCOPED_TRACE(std::string(format->name) + " " + golden["name"].get<std::string>());
+      const RawFile after = convert(file_of(golden), {.to = "fp32"});
+      expect_sound(out());
+      const RawTensor& weight = after.at("blocks.0.q.weight");
+      EXPECT_EQ(weight.dtype, "F32");
+      EXPECT_EQ(json(weight.shape), golden["source"]["shape"]);
+      const std::string expected = from_hex(golden["decoded"]);
+      const auto every = golden.value("every", size_t{1});
+      std::string got;
+      for (size_t i = 0; i < weight.bytes.size(); i += 4 * every) got += weight.bytes.substr(i, 4);
+      EXPECT_TRUE(got == expected);
+      EXPECT_EQ(after.tensors.size(), 1u) << "parameters are left out";
+      ++cases;
+    }
+  EXPECT_GE(cases, 9u);
+}
+
+TEST_F(ReadOnly, ConvertToAFormatThatLoads) {
+  for (const formats::Format* format : read_only_formats()) {
+    const auto golden = golden_cases(format->name);
+    if (golden.empty()) continue;
+    const RawFile after = convert(file_of(golden[0]), {.to = "int8_tensorwise"});
+    expect_sound(out());
+    EXPECT_EQ(after.at("blocks.0.q.weight").dtype, "I8");
+    EXPECT_EQ(json(after.at("blocks.0.q.weight").shape), golden[0]["source"]["shape"]);
+    EXPECT_EQ(header_layers(after).at("blocks.0.q").at("format"), "int8_tensorwise");
+  }
+}
+
+TEST_F(ReadOnly, AreFoundInAFile) {
+  for (const formats::Format* format : read_only_formats()) {
+    const auto golden = golden_cases(format->name);
+    if (golden.empty()) continue;
+    test::write_raw(in(), file_of(golden[0]));
+    const auto model = checkpoint::Model::open(in());
+    ASSERT_EQ(model.layers().size(), 1u);
+    EXPECT_EQ(model.layers()[0].layout.format, format);
+    EXPECT_TRUE(model.layers()[0].consistent);
+    bool loadable = true;
+    for (const auto& finding : checkpoint::verify(model)) loadable &= finding.severity != checkpoint::Severity::error;
+    EXPECT_FALSE(loadable) << "verify says that no loader of ComfyUI's takes this file";
+  }
+}
+
+}  // namespace
+}  // namespace mezzotint::convert
