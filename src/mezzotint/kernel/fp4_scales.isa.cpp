@@ -92,7 +92,9 @@ bool plain_row(const typename Element::Stored* x, int64_t cols, float global, By
     const int64_t n = smaller(cols - col, kChunk * kBlock), whole = n / kBlock;
     const int64_t blocks = (n + kBlock - 1) / kBlock;
     block_tops<Element>(x + col, whole, tops);
-    for (int64_t b = 0; b < blocks; ++b)
+    bool redo = blocks != whole;
+    for (int64_t b = 0; b < whole; ++b) redo |= tops[b] >= Element::kInf;
+    for (int64_t b = 0; redo && b < blocks; ++b)
       if (b == whole || tops[b] >= Element::kInf)
         tops[b] = finite_top<Element>(x + col + b * kBlock, smaller(n - b * kBlock, kBlock), non_finite);
     scales_of<Element>(tops, blocks, global, scales + col / kBlock);
@@ -184,18 +186,83 @@ template <bool Weighted>
   try_scales<Weighted>(blocks, scales, global);
 }
 
-/// Up to 16 blocks of a row, n columns.
-template <class Element>
-[[gnu::noinline]] void load(const typename Element::Stored* __restrict x, int64_t n, const float* column_weight,
-                            float global, Blocks& blocks) {
-  alignas(64) float row[kLanes * kBlock];
-  for (int64_t i = 0; i < n; ++i) {
-    const float value = Element::load(x[i]);
-    row[i] = static_cast<int32_t>(float_bits(value) & kFloatMagnitude) < kFloatInfBits ? value : 0.0f;
+/// out[j][b] = rows[16 b + j]
+[[gnu::noinline]] void transpose(const float* __restrict rows, float (*__restrict out)[kLanes]) {
+#if defined(__AVX512BW__)
+  __m512 t[16], u[16];
+  for (int i = 0; i < 16; i += 2) {
+    const __m512 a = _mm512_load_ps(rows + 16 * i), b = _mm512_load_ps(rows + 16 * i + 16);
+    t[i] = _mm512_unpacklo_ps(a, b);
+    t[i + 1] = _mm512_unpackhi_ps(a, b);
   }
-  for (int64_t i = n; i < kLanes * kBlock; ++i) row[i] = 0;
+  const auto low = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  const auto high = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  for (int i = 0; i < 16; i += 4) {  // u[i + k], lane group L: column 4 L + k of rows i to i + 3
+    u[i] = low(t[i], t[i + 2]);
+    u[i + 1] = high(t[i], t[i + 2]);
+    u[i + 2] = low(t[i + 1], t[i + 3]);
+    u[i + 3] = high(t[i + 1], t[i + 3]);
+  }
+  for (int k = 0; k < 4; ++k) {
+    const __m512 a = _mm512_shuffle_f32x4(u[k], u[4 + k], 0x88), b = _mm512_shuffle_f32x4(u[k], u[4 + k], 0xDD);
+    const __m512 c = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0x88),
+                 d = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0xDD);
+    _mm512_store_ps(out[k], _mm512_shuffle_f32x4(a, c, 0x88));
+    _mm512_store_ps(out[4 + k], _mm512_shuffle_f32x4(b, d, 0x88));
+    _mm512_store_ps(out[8 + k], _mm512_shuffle_f32x4(a, c, 0xDD));
+    _mm512_store_ps(out[12 + k], _mm512_shuffle_f32x4(b, d, 0xDD));
+  }
+#elif defined(__AVX2__)
+  for (int row = 0; row < 16; row += 8)
+    for (int col = 0; col < 16; col += 8) {
+      __m256 t[8], u[8];
+      for (int i = 0; i < 8; i += 2) {
+        const __m256 a = _mm256_load_ps(rows + 16 * (row + i) + col);
+        const __m256 b = _mm256_load_ps(rows + 16 * (row + i + 1) + col);
+        t[i] = _mm256_unpacklo_ps(a, b);
+        t[i + 1] = _mm256_unpackhi_ps(a, b);
+      }
+      for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+      }
+      for (int k = 0; k < 4; ++k) {
+        _mm256_store_ps(out[col + k] + row, _mm256_permute2f128_ps(u[k], u[4 + k], 0x20));
+        _mm256_store_ps(out[col + 4 + k] + row, _mm256_permute2f128_ps(u[k], u[4 + k], 0x31));
+      }
+    }
+#else
   for (int j = 0; j < kBlock; ++j)
-    for (int b = 0; b < kLanes; ++b) blocks.x[j][b] = row[b * kBlock + j];
+    for (int b = 0; b < kLanes; ++b) out[j][b] = rows[b * kBlock + j];
+#endif
+}
+
+/// Widens n columns, 0 for what is not finite. Returns whether there is any.
+template <class Element>
+[[gnu::noinline]] bool widen_finite(const typename Element::Stored* __restrict x, int64_t n, float* __restrict out) {
+  int32_t non_finite = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = float_bits(Element::load(x[i]));
+    const bool bad = static_cast<int32_t>(bits & kFloatMagnitude) >= kFloatInfBits;
+    out[i] = float_from_bits(bad ? 0 : bits);
+    non_finite |= bad ? 1 : 0;
+  }
+  return non_finite != 0;
+}
+
+/// Up to 16 blocks of a row, n columns. Returns whether an inf or NaN was seen.
+template <class Element>
+bool load(const typename Element::Stored* x, int64_t n, const float* column_weight, float global, Blocks& blocks) {
+  alignas(64) float row[kLanes * kBlock];
+  const bool non_finite = widen_finite<Element>(x, n, row);
+  for (int64_t i = n; i < kLanes * kBlock; ++i) row[i] = 0;
+  transpose(row, blocks.x);
   for (int b = 0; b < kLanes; ++b) blocks.base[b] = 0;
   for (int j = 0; j < kBlock; ++j)
     for (int b = 0; b < kLanes; ++b) {
@@ -207,10 +274,10 @@ template <class Element>
     blocks.best_error[b] = float_from_bits(kFloatInfBits);
     blocks.best[b] = storable(blocks.base[b]);
   }
-  if (column_weight == nullptr) return;
+  if (column_weight == nullptr) return non_finite;
   for (int64_t i = 0; i < kLanes * kBlock; ++i) row[i] = i < n ? column_weight[i] : 0.0f;
-  for (int j = 0; j < kBlock; ++j)
-    for (int b = 0; b < kLanes; ++b) blocks.weight[j][b] = row[b * kBlock + j];
+  transpose(row, blocks.weight);
+  return non_finite;
 }
 
 template <bool Weighted>
@@ -226,12 +293,13 @@ void search(Blocks& blocks, Fp4Search how, float global) {
 }
 
 template <class Element>
-void search_row(const typename Element::Stored* x, int64_t cols, float global, const float* column_weight,
+bool search_row(const typename Element::Stored* x, int64_t cols, float global, const float* column_weight,
                 Fp4Search how, Byte* scales) {
   Blocks blocks;
+  bool non_finite = false;
   for (int64_t col = 0; col < cols; col += kLanes * kBlock) {
     const int64_t n = smaller(cols - col, kLanes * kBlock);
-    load<Element>(x + col, n, column_weight == nullptr ? nullptr : column_weight + col, global, blocks);
+    non_finite |= load<Element>(x + col, n, column_weight == nullptr ? nullptr : column_weight + col, global, blocks);
     if (column_weight == nullptr)
       search<false>(blocks, how, global);
     else
@@ -240,6 +308,7 @@ void search_row(const typename Element::Stored* x, int64_t cols, float global, c
       scales[col / kBlock + b] =
           static_cast<uint8_t>(blocks.base[b] == 0 ? 0 : E4m3::encode_saturating(blocks.best[b]));
   }
+  return non_finite;
 }
 
 }  // namespace
@@ -261,12 +330,9 @@ bool search_fp4_scales<kIsa>(const Source& x, float global, const float* column_
   bool non_finite = false;
   with_element(x.dtype, [&]<class Element> {
     const auto* data = static_cast<const typename Element::Stored*>(x.data);
-    for (int64_t r = 0; r < x.rows; ++r) {
-      const auto* row = data + r * x.stride;
-      search_row<Element>(row, x.cols, global, column_weight, search, scales + r * stride);
-      for (int64_t c = 0; c < x.cols; c += kBlock)
-        finite_top<Element>(row + c, smaller(x.cols - c, kBlock), non_finite);
-    }
+    for (int64_t r = 0; r < x.rows; ++r)
+      non_finite |=
+          search_row<Element>(data + r * x.stride, x.cols, global, column_weight, search, scales + r * stride);
   });
   return non_finite;
 }

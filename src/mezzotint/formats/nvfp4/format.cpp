@@ -29,27 +29,23 @@ int64_t blocks_across(const Layout& layout) {
   return round_up_to(layout.cols, kAlignment) / kBlock;
 }
 
-/// Bytes of one row's block scales, in and out of the swizzled buffer; `count` a multiple of 4 past its end at most by
-/// the padding of the buffer. Four neighbours lie side by side.
+/// One row's block scales in the swizzled buffer. Four neighbours lie side by side, the next four a tile further.
 struct ScaleRow {
-  int64_t start, row, across;
+  int64_t start, across;
 
-  ScaleRow(const Layout& layout, int64_t weight_row)
-      : start(weight_row / layout.rows * swizzle::bytes(layout.stored_rows, blocks_across(layout))),
-        row(weight_row % layout.rows),
+  ScaleRow(const Layout& layout, int64_t row)
+      : start(row / layout.rows * swizzle::bytes(layout.stored_rows, blocks_across(layout)) +
+              swizzle::offset(row % layout.rows, 0, blocks_across(layout))),
         across(blocks_across(layout)) {}
 
-  template <class F>
-  void each_four(int64_t first, int64_t last, F&& f) const {
-    for (int64_t b = first / 4 * 4; b < last; b += 4) f(b, start + swizzle::offset(row, b, across));
-  }
   void write(const uint8_t* scales, std::vector<std::byte>& buffer) const {
-    each_four(0, across, [&](int64_t b, int64_t at) {
-      std::memcpy(buffer.data() + at, scales + b, static_cast<size_t>(std::min<int64_t>(4, across - b)));
-    });
+    for (int64_t b = 0, at = start; b < across; b += 4, at += swizzle::kTileBytes)
+      std::memcpy(buffer.data() + at, scales + b, b + 4 <= across ? 4 : static_cast<size_t>(across - b));
   }
+  /// Blocks [first, last), both multiples of 4.
   void read(const std::vector<std::byte>& buffer, int64_t first, int64_t last, uint8_t* scales) const {
-    each_four(first, last, [&](int64_t b, int64_t at) { std::memcpy(scales + (b - first), buffer.data() + at, 4); });
+    for (int64_t b = first, at = start + first / 4 * swizzle::kTileBytes; b < last; b += 4, at += swizzle::kTileBytes)
+      std::memcpy(scales + (b - first), buffer.data() + at, 4);
   }
 };
 
