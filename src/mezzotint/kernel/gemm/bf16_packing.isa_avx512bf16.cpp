@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include "mezzotint/kernel/gemm/unroll.h"
 #include "mezzotint/kernel/transpose.h"
 
 namespace mezzotint::kernel {
@@ -24,8 +25,39 @@ void decode_scaled(const Operand& m, const Rectangle& part, const float* factors
     }
 }
 
+/// 16 x 16 dwords: interleaved by dwords and by pairs within the quarters of the vectors, then quarters exchanged.
+[[gnu::always_inline]] inline void transpose_square(const Byte* from, int64_t stride, Byte* to, int64_t to_stride) {
+  __m512i a[16], b[16];
+  unrolled<16>([&]<int I>() MEZZOTINT_UNROLLED { a[I] = _mm512_loadu_si512(from + I * stride); });
+  unrolled<8>([&]<int I>() MEZZOTINT_UNROLLED {
+    b[2 * I] = _mm512_unpacklo_epi32(a[2 * I], a[2 * I + 1]);
+    b[2 * I + 1] = _mm512_unpackhi_epi32(a[2 * I], a[2 * I + 1]);
+  });
+  unrolled<4>([&]<int I>() MEZZOTINT_UNROLLED {  // a[4 I + j]: column j of each quarter, rows 4 I to 4 I + 3
+    a[4 * I] = _mm512_unpacklo_epi64(b[4 * I], b[4 * I + 2]);
+    a[4 * I + 1] = _mm512_unpackhi_epi64(b[4 * I], b[4 * I + 2]);
+    a[4 * I + 2] = _mm512_unpacklo_epi64(b[4 * I + 1], b[4 * I + 3]);
+    a[4 * I + 3] = _mm512_unpackhi_epi64(b[4 * I + 1], b[4 * I + 3]);
+  });
+  unrolled<4>([&]<int J>() MEZZOTINT_UNROLLED {
+    const __m512i low02 = _mm512_shuffle_i32x4(a[J], a[4 + J], 0x88),
+                  low13 = _mm512_shuffle_i32x4(a[J], a[4 + J], 0xDD);
+    const __m512i high02 = _mm512_shuffle_i32x4(a[8 + J], a[12 + J], 0x88),
+                  high13 = _mm512_shuffle_i32x4(a[8 + J], a[12 + J], 0xDD);
+    _mm512_storeu_si512(to + J * to_stride, _mm512_shuffle_i32x4(low02, high02, 0x88));
+    _mm512_storeu_si512(to + (4 + J) * to_stride, _mm512_shuffle_i32x4(low13, high13, 0x88));
+    _mm512_storeu_si512(to + (8 + J) * to_stride, _mm512_shuffle_i32x4(low02, high02, 0xDD));
+    _mm512_storeu_si512(to + (12 + J) * to_stride, _mm512_shuffle_i32x4(low13, high13, 0xDD));
+  });
+}
+
 void transpose_dwords(const void* rows, int64_t count, int64_t dwords, int64_t stride, void* panel, int64_t columns) {
-  transpose<Isa::avx512>(rows, count, dwords, stride, panel, columns, 4);
+  const int64_t squares = count == 16 ? dwords / 16 * 16 : 0;
+  for (int64_t i = 0; i < squares; i += 16)
+    transpose_square(static_cast<const Byte*>(rows) + 4 * i, 4 * stride, static_cast<Byte*>(panel) + 4 * i * columns,
+                     4 * columns);
+  transpose<Isa::avx512>(static_cast<const Dword*>(rows) + squares, count, dwords - squares, stride,
+                         static_cast<Dword*>(panel) + squares * columns, columns, 4);
 }
 
 /// Positions of words that interleave the first or second half of two vectors.
@@ -106,7 +138,7 @@ FloatKernels bf16_packing() {
   kernels.interleave = interleave;
   kernels.dot = dot;
   kernels.dot_stored = dot_stored;
-  kernels.finish = finish_row<Isa::avx512>;
+  kernels.finish = finish_columns<Isa::avx512>;
   return kernels;
 }
 

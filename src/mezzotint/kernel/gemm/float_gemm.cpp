@@ -11,8 +11,7 @@
 namespace mezzotint::kernel {
 namespace {
 
-constexpr int64_t kDepthBytes = 1024;    // of a packed row: 512 bf16 or 256 f32
-constexpr int64_t kColumnsAtOnce = 384;  // columns x kDepthBytes of panels stay in L2
+constexpr int64_t kColumnsAtOnce = 768;  // columns x kDepthBytes of panels stay in L2
 constexpr int64_t kRowsAtOnce = 1024;    // rows x columns of float32 sums
 constexpr int64_t kRowPadBytes = 64;     // rows of 1024 bytes would fall on few sets of the cache
 constexpr int64_t kTransposeRows = 16;   // rows of a weight decoded before they are packed
@@ -50,6 +49,7 @@ bool wants_bf16(const FloatGemm& p) {
 FloatKernels choose(const FloatGemm& p) {
 #if defined(__x86_64__)
   if (wants_bf16(p)) {
+    if (enabled(Isa::amx)) return bf16_kernels<Isa::amx>();
     if (enabled(Isa::avx512bf16)) return bf16_kernels<Isa::avx512bf16>();
   }
 #endif
@@ -97,7 +97,7 @@ struct Layout {
     const int64_t decoded = p.transposed ? 2 * (task_columns * k.element_bytes + 64) : kTransposeRows * row_bytes;
     const int64_t left_at = round_up(decoded, 64);
     rows_at = left_at;
-    panels_at = left_at + k.rows * row_bytes;
+    panels_at = left_at + k.rows * kPackedRowBytes;
     sums_at = panels_at + task_columns * (row_bytes - kRowPadBytes);
     fold_at = sums_at + std::min(task_rows, round_up(rows, k.rows)) * sums_stride * 4;
     thread_bytes = round_up(fold_at + task_columns * 4, 64);
@@ -141,12 +141,22 @@ struct Worker {
       zero(out + r * stride_bytes + part.cols * k.element_bytes, (depth - part.cols) * k.element_bytes);
   }
 
+  /// Asks for stored bytes that are decoded next.
+  static void prefetch(const Operand& m, const Rectangle& part) {
+    const int64_t from = part.c0 * bits(m.code) / 8, bytes = part.cols * bits(m.code) / 8;
+    for (int64_t r = 0; r < part.rows; ++r) {
+      const uint8_t* row = static_cast<const uint8_t*>(m.data) + (part.r0 + r) * m.stride + from;
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+    }
+  }
+
   /// Panels of columns [n0, n0 + n) for the part [k0, k0 + count) of the reduction, padded to `depth`.
   void pack_forward(int64_t n0, int64_t n, int64_t k0, int64_t count, int64_t depth, uint8_t* panels) const {
     const int64_t dwords = depth * k.element_bytes / 4;
     const int64_t group = std::min<int64_t>(kTransposeRows, k.columns);
     for (int64_t c = 0; c < round_up(n, k.columns); c += group) {
       const int64_t have = std::clamp<int64_t>(n - c, 0, group);
+      prefetch(p.w, {n0 + c + group, std::clamp<int64_t>(n - c - group, 0, group), k0, count});
       if (have > 0) k.decode(p.w, {n0 + c, have, k0, count}, scratch, at.row_bytes / k.element_bytes);
       for (int64_t r = 0; r < have; ++r)
         zero(scratch + r * at.row_bytes + count * k.element_bytes, (depth - count) * k.element_bytes);
@@ -179,19 +189,11 @@ struct Worker {
       out[c] = c >= n ? 0 : p.transposed ? f32_scale(p.w.scales, k0, n0 + c) : f32_scale(p.w.scales, n0 + c, k0);
   }
 
-  void finish(int64_t m, int64_t n0, int64_t n, const float* row) const {
-    const Epilogue& e = p.epilogue;
-    const float row_scale = e.row_scale == nullptr ? e.scale : e.row_scale[m] * e.scale;
-    const int64_t bytes = y.dtype == DType::f32 ? 4 : 2;
-    k.finish(row, n, row_scale, e.col_scale == nullptr ? nullptr : e.col_scale + n0,
-             e.bias == nullptr ? nullptr : e.bias + n0, e.activation, y.dtype,
-             static_cast<uint8_t*>(y.data) + (m * y.stride + n0) * bytes);
-  }
-
   /// Rows [m0, m0 + m) x columns [n0, n0 + n) of y.
   void tile(int64_t m0, int64_t m, int64_t n0, int64_t n) const {
     uint8_t* left = scratch + at.rows_at;
     uint8_t* panels = scratch + at.panels_at;
+    if (k.begin != nullptr) k.begin();
     for (int64_t k0 = 0; k0 < std::max<int64_t>(at.depth, 1); k0 += at.step) {
       const int64_t count = std::min(at.step, at.depth - k0), depth = round_up(count, k.granule);
       const int64_t dwords = depth * k.element_bytes / 4;
@@ -202,22 +204,25 @@ struct Worker {
       }
       read_fold(n0, n, k0);
       for (int64_t done = 0, tiles = divide_up(m, k.rows); done < m; --tiles) {
-        const int64_t rows = divide_up(m - done, tiles);
-        decode_left({m0 + done, rows, k0, count}, depth, left, at.row_bytes);
-        if (k.full_tiles) zero(left + rows * at.row_bytes, (k.rows - rows) * at.row_bytes);
+        // Even tiles, unless all rows are written anyway.
+        const int64_t rows = k.full_tiles ? std::min<int64_t>(k.rows, m - done) : divide_up(m - done, tiles);
+        decode_left({m0 + done, rows, k0, count}, depth, left, kPackedRowBytes);
+        if (k.full_tiles) zero(left + rows * kPackedRowBytes, (k.rows - rows) * kPackedRowBytes);
+        prefetch(p.x, {m0 + done + rows, std::min<int64_t>(k.rows, m - done - rows), k0, count});
         for (int64_t c = 0; c < n; c += k.columns)
-          k.multiply(rows, dwords, left, at.row_bytes, panels + c * dwords * 4, sums() + done * at.sums_stride + c,
-                     at.sums_stride, fold() == nullptr ? nullptr : fold() + c, k0 > 0);
+          k.multiply(rows, dwords, left, panels + c * dwords * 4, sums() + done * at.sums_stride + c, at.sums_stride,
+                     fold() == nullptr ? nullptr : fold() + c, k0 > 0);
         done += rows;
       }
     }
-    for (int64_t r = 0; r < m; ++r) finish(m0 + r, n0, n, sums() + r * at.sums_stride);
+    if (k.end != nullptr) k.end();
+    for (int64_t r = 0; r < m; ++r) k.finish(p.epilogue, m0 + r, n0, n, sums() + r * at.sums_stride, y);
   }
 
   /// Columns [n0, n0 + n) of y for few rows; `x` holds them decoded.
   void dots(const uint8_t* x, int64_t x_stride, int64_t n0, int64_t n) const {
     if (k.dot_stored != nullptr && k.dot_stored(p.w, n0, n, x, x_stride, at.rows, sums(), at.sums_stride)) {
-      for (int64_t m = 0; m < at.rows; ++m) finish(m, n0, n, sums() + m * at.sums_stride);
+      for (int64_t m = 0; m < at.rows; ++m) k.finish(p.epilogue, m, n0, n, sums() + m * at.sums_stride, y);
       return;
     }
     float* partial = reinterpret_cast<float*>(scratch + at.panels_at);
@@ -244,7 +249,7 @@ struct Worker {
           sums()[m * at.sums_stride + c + r] = lanes[0];
         }
     }
-    for (int64_t m = 0; m < at.rows; ++m) finish(m, n0, n, sums() + m * at.sums_stride);
+    for (int64_t m = 0; m < at.rows; ++m) k.finish(p.epilogue, m, n0, n, sums() + m * at.sums_stride, y);
   }
 };
 

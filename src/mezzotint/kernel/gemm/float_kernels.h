@@ -27,9 +27,10 @@ struct FloatKernels {
                            int64_t columns);
   /// One row of panels for the transposed product: element_bytes = 4: a copy; 2: pairs (first[c], second[c]).
   void (*interleave)(const void* first, const void* second, int64_t columns, void* out);
-  /// c[r, 0 .. columns) (+)= fold[column] * sum over dwords of a[r] * panel; fold may be null. a_stride counts bytes.
-  void (*multiply)(int64_t rows, int64_t dwords, const void* a, int64_t a_stride, const void* panel, float* c,
-                   int64_t c_stride, const float* fold, bool accumulate);
+  /// c[r, 0 .. columns) (+)= fold[column] * sum over dwords of a[r] * panel, the rows of a kPackedRowBytes apart; fold
+  /// may be null.
+  void (*multiply)(int64_t rows, int64_t dwords, const void* a, const void* panel, float* c, int64_t c_stride,
+                   const float* fold, bool accumulate);
   /// sums[(r * count + m) * 16 + lane] (+)= fold[r] * partial sums of w[r] * x[m] over `dwords` (a multiple of 16), for
   /// kDotRows rows of w and any number of x; strides count bytes.
   void (*dot)(const void* w, int64_t w_stride, const void* x, int64_t x_stride, int64_t count, int64_t dwords,
@@ -38,11 +39,15 @@ struct FloatKernels {
   /// 128 bytes: stored codes go through registers only. False where w's codes have no such path; null: none have.
   bool (*dot_stored)(const Operand& w, int64_t n0, int64_t n, const void* x, int64_t x_stride, int64_t count,
                      float* sums, int64_t sums_stride);
-  /// One row of the result.
-  void (*finish)(const float* sums, int64_t columns, float row_scale, const float* col_scale, const float* bias,
-                 Activation activation, DType dtype, void* out);
+  /// Columns [col0, col0 + columns) of a row of y from their sums, which it overwrites.
+  void (*finish)(const Epilogue& epilogue, int64_t row, int64_t col0, int64_t columns, float* sums, const Output& y);
+  /// Around all calls of multiply on one thread, or null.
+  void (*begin)();
+  void (*end)();
 };
 
+constexpr int64_t kDepthBytes = 1024;      ///< of a packed row: 512 bf16 or 256 f32
+constexpr int64_t kPackedRowBytes = 1088;  ///< rows of 1024 bytes would fall on few sets of the cache
 constexpr int64_t kDotRows = 4;
 /// The small products of GEMV keep this many partial sums per element.
 constexpr int64_t kLanes = 16;
@@ -53,7 +58,6 @@ template <Isa I>
 FloatKernels bf16_kernels();
 
 template <Isa I>
-void finish_row(const float* sums, int64_t columns, float row_scale, const float* col_scale, const float* bias,
-                Activation activation, DType dtype, void* out);
+void finish_columns(const Epilogue& epilogue, int64_t row, int64_t col0, int64_t columns, float* sums, const Output& y);
 
 }  // namespace mezzotint::kernel

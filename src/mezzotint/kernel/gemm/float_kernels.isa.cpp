@@ -1,7 +1,7 @@
 // The float32 kernels of every base level, and the last step of every product.
 #include "mezzotint/kernel/gemm/float_kernels.h"
 
-#include "mezzotint/kernel/gemm/activation.h"
+#include "mezzotint/kernel/gemm/finish.h"
 #include "mezzotint/kernel/isa_elements.h"
 #include "mezzotint/kernel/transpose.h"
 #if defined(__AVX2__)
@@ -53,8 +53,7 @@ struct Vector {
 constexpr int kColumns = 2 * Vector::kCount;
 
 template <int R>
-void multiply_rows(int64_t depth, const Byte* a, int64_t a_stride, const float* panel, float* c, int64_t c_stride,
-                   bool accumulate) {
+void multiply_rows(int64_t depth, const Byte* a, const float* panel, float* c, int64_t c_stride, bool accumulate) {
   Vector low[R], high[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -65,7 +64,7 @@ void multiply_rows(int64_t depth, const Byte* a, int64_t a_stride, const float* 
     const Vector b0 = Vector::load(panel), b1 = Vector::load(panel + Vector::kCount);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const Vector x = Vector::all(reinterpret_cast<const float*>(a + r * a_stride));
+      const Vector x = Vector::all(reinterpret_cast<const float*>(a + r * kPackedRowBytes));
       low[r] = low[r].add_product(x, b0);
       high[r] = high[r].add_product(x, b1);
     }
@@ -81,15 +80,15 @@ void multiply_rows(int64_t depth, const Byte* a, int64_t a_stride, const float* 
 
 /// Calls multiply_rows<rows>.
 template <int R>
-[[gnu::always_inline]] inline void choose_rows(int64_t rows, int64_t depth, const Byte* a, int64_t a_stride,
-                                               const float* panel, float* c, int64_t c_stride, bool accumulate) {
-  if (rows == R) return multiply_rows<R>(depth, a, a_stride, panel, c, c_stride, accumulate);
-  if constexpr (R > 1) choose_rows<R - 1>(rows, depth, a, a_stride, panel, c, c_stride, accumulate);
+[[gnu::always_inline]] inline void choose_rows(int64_t rows, int64_t depth, const Byte* a, const float* panel, float* c,
+                                               int64_t c_stride, bool accumulate) {
+  if (rows == R) return multiply_rows<R>(depth, a, panel, c, c_stride, accumulate);
+  if constexpr (R > 1) choose_rows<R - 1>(rows, depth, a, panel, c, c_stride, accumulate);
 }
 
-void multiply(int64_t rows, int64_t dwords, const void* a, int64_t a_stride, const void* panel, float* c,
-              int64_t c_stride, const float* /*fold: f32 scales are decoded*/, bool accumulate) {
-  choose_rows<kRows>(rows, dwords, static_cast<const Byte*>(a), a_stride, static_cast<const float*>(panel), c, c_stride,
+void multiply(int64_t rows, int64_t dwords, const void* a, const void* panel, float* c, int64_t c_stride,
+              const float* /*fold: f32 scales are decoded*/, bool accumulate) {
+  choose_rows<kRows>(rows, dwords, static_cast<const Byte*>(a), static_cast<const float*>(panel), c, c_stride,
                      accumulate);
 }
 
@@ -134,49 +133,13 @@ void interleave(const void* first, const void* /*second*/, int64_t columns, void
   __builtin_memcpy(out, first, static_cast<size_t>(columns) * sizeof(float));
 }
 
-struct StoreF32 {
-  using Stored = Dword;
-  MEZZOTINT_SCALAR static uint32_t store(float x) { return float_bits(x); }
-};
-struct StoreBf16 {
-  using Stored = Word;
-  MEZZOTINT_SCALAR static uint16_t store(float x) { return static_cast<uint16_t>(Bf16::encode(x)); }
-};
-struct StoreF16 {
-  using Stored = Word;
-  MEZZOTINT_SCALAR static uint16_t store(float x) { return static_cast<uint16_t>(Fp16::encode(x)); }
-};
-
-template <class Store>
-[[gnu::noinline]] void store(const float* __restrict values, int64_t n, void* to) {
-  typename Store::Stored* __restrict out = static_cast<typename Store::Stored*>(to);
-  for (int64_t i = 0; i < n; ++i) out[i] = Store::store(values[i]);
-}
-
 }  // namespace
 
 template <>
-void finish_row<kIsa>(const float* sums, int64_t columns, float row_scale, const float* col_scale, const float* bias,
-                      Activation activation, DType dtype, void* out) {
-  constexpr int64_t kChunk = 256;
-  float values[kChunk];
-  for (int64_t c = 0; c < columns; c += kChunk) {
-    const int64_t n = smaller(columns - c, kChunk);
-    for (int64_t i = 0; i < n; ++i) values[i] = sums[c + i] * row_scale;
-    if (col_scale != nullptr)
-      for (int64_t i = 0; i < n; ++i) values[i] *= col_scale[c + i];
-    if (bias != nullptr)
-      for (int64_t i = 0; i < n; ++i) values[i] += bias[c + i];
-    if (activation == Activation::gelu_tanh)
-      for (int64_t i = 0; i < n; ++i) values[i] = gelu_tanh(values[i]);
-    if (dtype == DType::f32) {
-      store<StoreF32>(values, n, static_cast<Dword*>(out) + c);
-    } else if (dtype == DType::bf16) {
-      store<StoreBf16>(values, n, static_cast<Word*>(out) + c);
-    } else {
-      store<StoreF16>(values, n, static_cast<Word*>(out) + c);
-    }
-  }
+void finish_columns<kIsa>(const Epilogue& epilogue, int64_t row, int64_t col0, int64_t columns, float* sums,
+                          const Output& y) {
+  finish_values(epilogue, row, col0, columns, sums);
+  store_values(y, row, col0, columns, sums);
 }
 
 template <>
@@ -193,7 +156,7 @@ FloatKernels f32_kernels<kIsa>() {
   kernels.interleave = interleave;
   kernels.multiply = multiply;
   kernels.dot = dot;
-  kernels.finish = finish_row<kIsa>;
+  kernels.finish = finish_columns<kIsa>;
   return kernels;
 }
 

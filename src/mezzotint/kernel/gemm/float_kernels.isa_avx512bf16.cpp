@@ -13,8 +13,8 @@ constexpr int kRows = 14, kColumns = 32;
 }
 
 template <int R>
-void multiply_rows(int64_t dwords, const Byte* a, int64_t a_stride, const Dword* panel, float* c, int64_t c_stride,
-                   const float* fold, bool accumulate) {
+void multiply_rows(int64_t dwords, const Byte* a, const Dword* panel, float* c, int64_t c_stride, const float* fold,
+                   bool accumulate) {
   __m512 low[R], high[R];
   const bool load = accumulate && fold == nullptr;
 #pragma GCC unroll 16
@@ -26,7 +26,7 @@ void multiply_rows(int64_t dwords, const Byte* a, int64_t a_stride, const Dword*
     const __m512i b0 = _mm512_loadu_si512(panel), b1 = _mm512_loadu_si512(panel + 16);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const __m512i x = _mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const Dword*>(a + r * a_stride)));
+      const __m512i x = _mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const Dword*>(a + r * kPackedRowBytes)));
       low[r] = add_dot(low[r], x, b0);
       high[r] = add_dot(high[r], x, b1);
     }
@@ -52,17 +52,16 @@ void multiply_rows(int64_t dwords, const Byte* a, int64_t a_stride, const Dword*
 
 /// Calls multiply_rows<rows>.
 template <int R>
-[[gnu::always_inline]] inline void choose_rows(int64_t rows, int64_t dwords, const Byte* a, int64_t a_stride,
-                                               const Dword* panel, float* c, int64_t c_stride, const float* fold,
-                                               bool accumulate) {
-  if (rows == R) return multiply_rows<R>(dwords, a, a_stride, panel, c, c_stride, fold, accumulate);
-  if constexpr (R > 1) choose_rows<R - 1>(rows, dwords, a, a_stride, panel, c, c_stride, fold, accumulate);
+[[gnu::always_inline]] inline void choose_rows(int64_t rows, int64_t dwords, const Byte* a, const Dword* panel,
+                                               float* c, int64_t c_stride, const float* fold, bool accumulate) {
+  if (rows == R) return multiply_rows<R>(dwords, a, panel, c, c_stride, fold, accumulate);
+  if constexpr (R > 1) choose_rows<R - 1>(rows, dwords, a, panel, c, c_stride, fold, accumulate);
 }
 
-void multiply(int64_t rows, int64_t dwords, const void* a, int64_t a_stride, const void* panel, float* c,
-              int64_t c_stride, const float* fold, bool accumulate) {
-  choose_rows<kRows>(rows, dwords, static_cast<const Byte*>(a), a_stride, static_cast<const Dword*>(panel), c, c_stride,
-                     fold, accumulate);
+void multiply(int64_t rows, int64_t dwords, const void* a, const void* panel, float* c, int64_t c_stride,
+              const float* fold, bool accumulate) {
+  choose_rows<kRows>(rows, dwords, static_cast<const Byte*>(a), static_cast<const Dword*>(panel), c, c_stride, fold,
+                     accumulate);
 }
 
 }  // namespace

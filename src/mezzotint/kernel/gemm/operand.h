@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "mezzotint/base/scalar.h"
 #include "mezzotint/kernel/source.h"
 
 /// A matrix as it lies in a file or in memory, for products that decode while they pack. Element (r, c) means
@@ -52,7 +53,7 @@ struct Operand {
 };
 
 /// Bits of one element.
-constexpr int bits(ElementCode code) {
+MEZZOTINT_SCALAR int bits(ElementCode code) {
   if (code == ElementCode::f32) return 32;
   if (code == ElementCode::bf16 || code == ElementCode::f16) return 16;
   return code == ElementCode::int4 || code == ElementCode::e2m1 ? 4 : 8;
