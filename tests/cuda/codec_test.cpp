@@ -262,7 +262,7 @@ TYPED_TEST(CudaCodec, CodebooksFollowTheFormula) {
             }
         }
 
-        // Encoding: of all codes none lies nearer, and none below lies as near.
+        // Encoding: of all levels none lies nearer, and none below lies as near.
         std::vector<float> x(static_cast<size_t>(rows * cols));
         for (float& v : x) v = std::normal_distribution<float>(0, 0.01f)(rng);
         x[5] = 0;
@@ -273,7 +273,8 @@ TYPED_TEST(CudaCodec, CodebooksFollowTheFormula) {
                               .relative = rel.template as<uint8_t>(),
                               .channel = ch.template as<float>(),
                               .codebook = codebook.empty() ? nullptr : cb.template as<float>()};
-        TypeParam::encode_codebook(weight, in.template as<const float>(), cols, codes.template as<uint8_t>());
+        TypeParam::encode_codebook(weight, in.template as<const float>(), cols, codes.template as<uint8_t>(),
+                                   Rounding{}, ElementIndex{});
         const auto got = codes.read();
         for (int64_t r = 0; r < rows; ++r)
           for (int64_t c = 0; c < cols; ++c) {
@@ -283,7 +284,9 @@ TYPED_TEST(CudaCodec, CodebooksFollowTheFormula) {
               if (std::abs(y - static_cast<float>(grid(codebook, code, relative_at(r, c)))) <
                   std::abs(y - static_cast<float>(grid(codebook, best, relative_at(r, c)))))
                 best = code;
-            ASSERT_EQ(got[static_cast<size_t>(r * cols / 2 + c / 2)] >> (c % 2 * 4) & 15, best);
+            const uint32_t code = got[static_cast<size_t>(r * cols / 2 + c / 2)] >> (c % 2 * 4) & 15;
+            // Levels may coincide; which of their codes stands there is the format's affair (formats_test.cpp).
+            ASSERT_EQ(grid(codebook, code, relative_at(r, c)), grid(codebook, best, relative_at(r, c)));
           }
       }
 }

@@ -7,7 +7,8 @@
 #include "mezzotint/kernel/cuda/device/machine.h"
 
 /// A GPU for tests: the machine of device/machine.h on one thread of the host. The threads of a block are fibres that
-/// run in a random order from barrier to barrier, so what works here does not lean on an order. Shared memory starts as
+/// run in a random order from barrier to barrier, warps at different speeds, so what works here does not lean on an
+/// order. Shared memory starts as
 /// garbage, and copy_async really is late: its bytes arrive at wait(), not before. A barrier or a collective that not
 /// all threads reach is an error (std::logic_error).
 namespace mezzotint::kernel::cuda::test {

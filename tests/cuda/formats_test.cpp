@@ -290,5 +290,38 @@ TYPED_TEST(CudaFormats, RotatedFourBitIntegers) {
   });
 }
 
+// Scales are the CPU's: the GPU has no search for them.
+TYPED_TEST(CudaFormats, CodesOfACodebook) {
+  using B = TypeParam;
+  for (const char* options : {"codes=codebook", "codes=uniform", "codes=asymmetric"})
+    same_as(std::string("asym_w4a8_int8:group_size=16,") + options, kRotatedShape,
+            [&](const Weight& w, const Rounding& rounding) {
+              const auto cpu = on_cpu(std::string("asym_w4a8_int8:group_size=16,") + options, w, rounding);
+              Stored given = stored(*cpu);
+              auto x = rotated<B>(w, 256);
+              typename B::Memory relative(given["weight_s_rel"]), channel(given["weight_s_channel"]);
+              typename B::Memory codebook(given["weight_codebook"]), correction(given["weight_correction"]);
+              const Codebook weight{
+                  .rows = w.rows,
+                  .cols = w.cols,
+                  .group = 16,
+                  .relative = relative.template as<uint8_t>(),
+                  .channel = channel.template as<float>(),
+                  .codebook = given["weight_codebook"].empty() ? nullptr : codebook.template as<float>(),
+                  .correction = given["weight_correction"].empty() ? nullptr : correction.template as<float>()};
+              typename B::Memory codes(static_cast<size_t>(w.rows * w.cols / 2));
+              B::encode_codebook(weight, x.template as<const float>(), w.cols, codes.template as<uint8_t>(), rounding,
+                                 ElementIndex{0, static_cast<uint64_t>(w.cols)});
+              typename B::Memory out(static_cast<size_t>(w.rows * w.cols) * 4);
+              B::decode_codebook(weight, codes.template as<const uint8_t>(), out.template as<void>(), DType::f32,
+                                 w.cols);
+              std::vector<float> expected(static_cast<size_t>(w.rows * w.cols));
+              cpu->layout.format->decode(cpu->layout, cpu->parameters, 0, w.rows, 0, w.cols,
+                                         cpu->parameters.tensors[0].data(), expected.data(), w.cols);
+              EXPECT_TRUE(out.read() == bytes(expected));
+              return Stored{{"weight", codes.read()}};
+            });
+}
+
 }  // namespace
 }  // namespace mezzotint::kernel::cuda::test

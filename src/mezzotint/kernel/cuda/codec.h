@@ -56,8 +56,9 @@ struct Codebook {
 
 void decode_codebook(const Codebook& weight, const uint8_t* codes, void* out, DType to, int64_t out_stride,
                      Stream stream);
-/// The nearest level to x / channel, of two equally near ones the lower code; x is float32. The correction takes no
-/// part.
-void encode_codebook(const Codebook& weight, const float* x, int64_t stride, uint8_t* codes, Stream stream);
+/// encode_levels of kernel/codebook.h for 4 bits: the nearest level to (x - correction) / channel, of two equally near
+/// ones the lower code. x is float32.
+void encode_codebook(const Codebook& weight, const float* x, int64_t stride, uint8_t* codes, const Rounding& rounding,
+                     const ElementIndex& index, Stream stream);
 
 }  // namespace mezzotint::kernel::cuda

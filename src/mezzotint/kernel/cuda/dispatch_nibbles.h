@@ -53,8 +53,15 @@ void decode_codebook(Launcher& launcher, const Codebook& weight, const uint8_t* 
 }
 
 template <class Launcher>
-void encode_codebook(Launcher& launcher, const Codebook& weight, const float* x, int64_t stride, uint8_t* codes) {
-  run_elements<device::EncodeCodebook>(launcher, weight.rows, weight.cols, codebook_args(weight, codes, x, stride));
+void encode_codebook(Launcher& launcher, const Codebook& weight, const float* x, int64_t stride, uint8_t* codes,
+                     const Rounding& rounding, const ElementIndex& index) {
+  auto args = codebook_args(weight, codes, x, stride);
+  args.key = rounding.key;
+  args.first = index.first;
+  args.row_stride = index.row_stride;
+  with_rounding(rounding, [&]<class Mode> {
+    run_elements<device::EncodeCodebook<Mode>>(launcher, weight.rows, weight.cols, args);
+  });
 }
 
 }  // namespace mezzotint::kernel::cuda::dispatch

@@ -21,9 +21,10 @@ void decode_codebook(const Codebook& weight, const uint8_t* codes, void* out, DT
   dispatch::decode_codebook(launcher, weight, codes, out, to, out_stride);
 }
 
-void encode_codebook(const Codebook& weight, const float* x, int64_t stride, uint8_t* codes, Stream stream) {
+void encode_codebook(const Codebook& weight, const float* x, int64_t stride, uint8_t* codes, const Rounding& rounding,
+                     const ElementIndex& index, Stream stream) {
   GpuLauncher launcher{stream};
-  dispatch::encode_codebook(launcher, weight, x, stride, codes);
+  dispatch::encode_codebook(launcher, weight, x, stride, codes, rounding, index);
 }
 
 }  // namespace mezzotint::kernel::cuda

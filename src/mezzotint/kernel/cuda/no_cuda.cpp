@@ -73,7 +73,7 @@ void decode_int4(const uint8_t*, int64_t, int64_t, int64_t, const Scales&, void*
 void decode_codebook(const Codebook&, const uint8_t*, void*, DType, int64_t, Stream) {
   absent();
 }
-void encode_codebook(const Codebook&, const float*, int64_t, uint8_t*, Stream) {
+void encode_codebook(const Codebook&, const float*, int64_t, uint8_t*, const Rounding&, const ElementIndex&, Stream) {
   absent();
 }
 void quantize_groups(Group, const Source&, const float*, float, uint8_t*, void*, const Rounding&, const ElementIndex&,

@@ -90,7 +90,7 @@ struct CodebookArgs {
   const uint8_t* relative;  ///< e4m3 [rows, cols / group]
   const float* channel;     ///< [rows]
   const float* codebook;    ///< [16] ascending, or null
-  const float* correction;  ///< decode: [cols / group, rows] added to the value, or null
+  const float* correction;  ///< [cols / group, rows] added to the value, or null
   const void* x;            ///< encode: float32 [rows, cols]; decode: the result, of the element type
   int64_t stride;
   uint64_t key, first, row_stride;
@@ -130,7 +130,9 @@ struct DecodeCodebook {
   }
 };
 
-/// The nearest level to x / channel; of two equally near ones the lower code. NaN takes code 0.
+/// The nearest level to (x - correction) / channel, of two equally near ones the lower code; or, stochastically, one of
+/// the two around it. Beyond +-512 levels cannot be told apart; NaN counts as 0.
+template <class Rounding>
 struct EncodeCodebook {
   using Args = CodebookArgs;
   static constexpr int kThreads = 256, kMinBlocks = 2;
@@ -140,31 +142,58 @@ struct EncodeCodebook {
   MEZZOTINT_DEVICE static void run(Machine& m, const Args& a, Shared&) {
     const Place place = place_of(m.block_x() * kThreads + m.thread(), a.rows, a.cols);
     if (place.count == 0) return;
-    const uint32_t groups = a.cols / a.group;
-    const float relative = E4m3::decode(a.relative[static_cast<uint64_t>(place.row) * groups + place.col / a.group]);
+    const uint32_t groups = a.cols / a.group, g = place.col / a.group;
+    const float relative = E4m3::decode(a.relative[static_cast<uint64_t>(place.row) * groups + g]);
     const float channel = a.channel[place.row];
-    float v[kRun], distance[kRun];
+    const float correction = a.correction != nullptr ? a.correction[static_cast<uint64_t>(g) * a.rows + place.row] : 0;
+    float v[kRun];
     uint32_t codes[kRun] = {};
     load_run<F32>(static_cast<const uint32_t*>(a.x) + place.row * a.stride + place.col, place.count, v);
     MEZZOTINT_UNROLL
     for (uint32_t i = 0; i < kRun; ++i) {
-      v[i] = v[i] / channel;
-      distance[i] = float_from_bits(kFloatInfBits);
+      const float t = (v[i] - correction) / channel;
+      const float number = t == t ? t : 0.0f;
+      const float above = number < -512.0f ? -512.0f : number;
+      v[i] = above > 512.0f ? 512.0f : above;
     }
-    for (uint32_t code = 0; code < 16; ++code) {
-      const float level = grid_level(a.codebook, code, relative);
+    if constexpr (Rounding::kRandom) {
+      for (uint32_t code = 1; code < 15; ++code) {
+        const float level = grid_level(a.codebook, code, relative);
+        MEZZOTINT_UNROLL
+        for (uint32_t i = 0; i < kRun; ++i) codes[i] = level < v[i] ? code : codes[i];
+      }
+      RandomRun random(a.key, a.first + place.row * a.row_stride + place.col);
       MEZZOTINT_UNROLL
       for (uint32_t i = 0; i < kRun; ++i) {
-        const float d = v[i] - level;
-        const float away = d < 0.0f ? -d : d;
-        if (away < distance[i]) {
-          distance[i] = away;
-          codes[i] = code;
-        }
+        const float lower = grid_level(a.codebook, codes[i], relative);
+        const float upper = grid_level(a.codebook, codes[i] + 1, relative);
+        const float u = static_cast<float>(static_cast<int32_t>(random.next() >> 8)) * 0x1p-24f;
+        codes[i] += v[i] > lower + u * (upper - lower) ? 1 : 0;
+      }
+    } else {
+      // The upper of two levels is nearer above the middle between them.
+      float lower = grid_level(a.codebook, 0, relative);
+      for (uint32_t code = 1; code < 16; ++code) {
+        const float upper = grid_level(a.codebook, code, relative);
+        const float middle = (lower + upper) * 0.5f;
+        MEZZOTINT_UNROLL
+        for (uint32_t i = 0; i < kRun; ++i) codes[i] = middle < v[i] ? code : codes[i];
+        lower = upper;
+      }
+      // Around 0 the differences are rounded: what is nearer may still differ by the same number.
+      MEZZOTINT_UNROLL
+      for (uint32_t i = 0; i < kRun; ++i) {
+        const uint32_t below = codes[i] > 0 ? codes[i] - 1 : 0;
+        const float found = grid_level(a.codebook, codes[i], relative), other = grid_level(a.codebook, below, relative);
+        const bool tie = other < found && magnitude(v[i] - found) >= magnitude(v[i] - other);
+        codes[i] = tie ? below : codes[i];
       }
     }
     store_nibbles(a.codes + static_cast<uint64_t>(place.row) * (a.cols / 2), place.col, place.count, codes);
   }
+
+ private:
+  MEZZOTINT_DEVICE static float magnitude(float x) { return x < 0.0f ? -x : x; }
 };
 
 }  // namespace mezzotint::kernel::cuda::device
