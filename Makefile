@@ -47,13 +47,13 @@ bench: build
 	[ $${#programs[@]} -gt 0 ] || { echo "no benchmark was built" >&2; exit 1; }; \
 	for program in "$${programs[@]}"; do echo "== $${program##*/}"; "$$program"; done
 
-# Needs no GPU: tests that do say "no GPU" and are skipped. tools/gpu/check.sh runs what this built on a machine with one.
+# Needs no GPU: tests that do say "no GPU" and are skipped, and the rest of them run in `make test`. tools/gpu/check.sh runs what this built on a machine with one.
 NVCC ?= $(shell command -v nvcc || command -v /usr/local/cuda/bin/nvcc)
 cuda: bootstrap
 	@if [ -z "$(NVCC)" ]; then echo "CUDA not built: no nvcc"; exit 0; fi; \
 	cmake --preset cuda -D CMAKE_CUDA_COMPILER="$(NVCC)"; \
 	cmake --build --preset cuda -j $(JOBS); \
-	build/cuda/bin/test_cuda --gtest_brief=1; \
+	build/cuda/bin/test_cuda --gtest_brief=1 --gtest_filter='*gpu*:Cuda.*'; \
 	echo "CUDA built: build/cuda/bin/test_cuda, build/cuda/bin/bench_cuda"
 
 dist: bootstrap
