@@ -2,6 +2,7 @@
 #include "mezzotint/base/e5m2.h"
 #include "mezzotint/kernel/encode.h"
 #include "mezzotint/kernel/isa_elements.h"
+#include "mezzotint/kernel/isa_fp8.h"
 
 namespace mezzotint::kernel {
 namespace {
@@ -9,7 +10,12 @@ namespace {
 template <class From, class To>
 [[gnu::noinline]] void nearest_run(const typename From::Stored* __restrict x, int64_t n, float multiplier,
                                    Byte* __restrict q) {
-  for (int64_t i = 0; i < n; ++i) q[i] = static_cast<uint8_t>(To::encode_saturating(From::load(x[i]) * multiplier));
+  int64_t i = 0;
+#if defined(MEZZOTINT_FP8_VECTORS)
+  if constexpr (__is_same(From, Bf16Element))
+    for (; i + kFp8Step <= n; i += kFp8Step) encode_step<To>(x + i, multiplier, q + i);
+#endif
+  for (; i < n; ++i) q[i] = static_cast<uint8_t>(To::encode_saturating(From::load(x[i]) * multiplier));
 }
 
 template <class From, class To>

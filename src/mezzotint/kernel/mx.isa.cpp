@@ -3,6 +3,7 @@
 #include "mezzotint/base/e4m3.h"
 #include "mezzotint/base/e8m0.h"
 #include "mezzotint/kernel/isa_elements.h"
+#include "mezzotint/kernel/isa_fp8.h"
 
 namespace mezzotint::kernel {
 namespace {
@@ -78,7 +79,12 @@ template <class From>
     return;
   }
   const float multiplier = reciprocal(scale);
-  for (int64_t i = 0; i < n; ++i) q[i] = static_cast<uint8_t>(E4m3::encode_saturating(From::load(x[i]) * multiplier));
+  int64_t i = 0;
+#if defined(MEZZOTINT_FP8_VECTORS)
+  if constexpr (__is_same(From, Bf16Element))
+    for (; i + kFp8Step <= n; i += kFp8Step) encode_step<E4m3>(x + i, multiplier, q + i);
+#endif
+  for (; i < n; ++i) q[i] = static_cast<uint8_t>(E4m3::encode_saturating(From::load(x[i]) * multiplier));
 }
 
 template <class From>

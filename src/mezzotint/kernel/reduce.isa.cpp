@@ -11,7 +11,23 @@ template <class Element>
   using Magnitude = typename Element::Magnitude;
   constexpr auto kMask = static_cast<Magnitude>(sizeof(Magnitude) == 2 ? 0x7FFF : 0x7FFFFFFF);
   Magnitude top = 0;
-  for (int64_t i = 0; i < n; ++i) {
+  int64_t i = 0;
+#if defined(__AVX512BW__)
+  // Lines are asked for further ahead than the hardware does, which stops at the end of a page.
+  constexpr int64_t kAhead = 6144, kLanes = 64 / sizeof(Magnitude);
+  typedef Magnitude Line __attribute__((vector_size(64)));
+  typedef Line LineAnywhere __attribute__((aligned(1), may_alias));
+  if (n >= 4 * kLanes) {
+    Line tops = Line{};
+    for (; i + kLanes <= n; i += kLanes) {
+      __builtin_prefetch(reinterpret_cast<const char*>(x + i) + kAhead);
+      const Line a = *reinterpret_cast<const LineAnywhere*>(x + i) & kMask;
+      tops = a > tops ? a : tops;
+    }
+    for (int64_t lane = 0; lane < kLanes; ++lane) top = tops[lane] > top ? tops[lane] : top;
+  }
+#endif
+  for (; i < n; ++i) {
     const auto a = static_cast<Magnitude>(static_cast<Magnitude>(x[i]) & kMask);
     top = a > top ? a : top;
   }
