@@ -256,6 +256,30 @@ template <class Element>
   return non_finite != 0;
 }
 
+[[gnu::noinline]] void start(Blocks& blocks, float global) {
+  alignas(64) float amax[kLanes];
+  for (int b = 0; b < kLanes; ++b) amax[b] = 0;
+  for (int j = 0; j < kBlock; ++j)
+    for (int b = 0; b < kLanes; ++b) {
+      const float a = absolute(blocks.x[j][b]);
+      amax[b] = a > amax[b] ? a : amax[b];
+    }
+  for (int b = 0; b < kLanes; ++b) {
+    const float base = amax[b] / kLargestCode / global;
+    blocks.base[b] = base;
+    blocks.best[b] = storable(base);
+    blocks.best_error[b] = float_from_bits(kFloatInfBits);
+  }
+}
+
+/// Codes of the best scales; 0 for blocks of zeros.
+[[gnu::noinline]] void best_codes(const Blocks& blocks, uint8_t* __restrict codes) {
+  for (int b = 0; b < kLanes; ++b) {
+    const uint32_t code = E4m3::encode_saturating(blocks.best[b]);
+    codes[b] = static_cast<uint8_t>(blocks.base[b] == 0 ? 0 : code);
+  }
+}
+
 /// Up to 16 blocks of a row, n columns. Returns whether an inf or NaN was seen.
 template <class Element>
 bool load(const typename Element::Stored* x, int64_t n, const float* column_weight, float global, Blocks& blocks) {
@@ -263,17 +287,7 @@ bool load(const typename Element::Stored* x, int64_t n, const float* column_weig
   const bool non_finite = widen_finite<Element>(x, n, row);
   for (int64_t i = n; i < kLanes * kBlock; ++i) row[i] = 0;
   transpose(row, blocks.x);
-  for (int b = 0; b < kLanes; ++b) blocks.base[b] = 0;
-  for (int j = 0; j < kBlock; ++j)
-    for (int b = 0; b < kLanes; ++b) {
-      const float a = absolute(blocks.x[j][b]);
-      blocks.base[b] = a > blocks.base[b] ? a : blocks.base[b];
-    }
-  for (int b = 0; b < kLanes; ++b) {
-    blocks.base[b] = blocks.base[b] / kLargestCode / global;
-    blocks.best_error[b] = float_from_bits(kFloatInfBits);
-    blocks.best[b] = storable(blocks.base[b]);
-  }
+  start(blocks, global);
   if (column_weight == nullptr) return non_finite;
   for (int64_t i = 0; i < kLanes * kBlock; ++i) row[i] = i < n ? column_weight[i] : 0.0f;
   transpose(row, blocks.weight);
@@ -304,9 +318,9 @@ bool search_row(const typename Element::Stored* x, int64_t cols, float global, c
       search<false>(blocks, how, global);
     else
       search<true>(blocks, how, global);
-    for (int64_t b = 0; b * kBlock < n; ++b)
-      scales[col / kBlock + b] =
-          static_cast<uint8_t>(blocks.base[b] == 0 ? 0 : E4m3::encode_saturating(blocks.best[b]));
+    uint8_t codes[kLanes];
+    best_codes(blocks, codes);
+    for (int64_t b = 0; b * kBlock < n; ++b) scales[col / kBlock + b] = codes[b];
   }
   return non_finite;
 }
