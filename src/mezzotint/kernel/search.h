@@ -27,7 +27,7 @@ inline constexpr int64_t kFastSearchLeast = 8192;
 /// Of the fast search: one chunk of 64 elements in so many is measured ...
 inline constexpr int64_t kScaleSample = 8;
 /// ... and for a scale of many rows all that have anything that this factor clips.
-inline constexpr float kHotFactor = 0.6f;
+inline constexpr float kHotFactor = 0.7f;
 
 /// Improves the scale of every block_rows x block_cols block (partial at the lower and right edge); a block of
 /// 1 x cols is a row. scales[(r / block_rows) * stride + c / block_cols] holds absmax / 127, or `floor` where that is
