@@ -52,7 +52,7 @@ bool observe(const Layout& layout, const ChooseOptions& choose, int, const Tile&
   auto* relative = reinterpret_cast<uint8_t*>(parameters.tensors[kRelative].data()) + tile.row0 * groups;
   kernel::relative_scales(scales.data(), tile.rows, groups, channel, relative);
   // Kitchen looks at the neighbours of 6-bit scales and no others.
-  const int reach = choose.effort > 1 ? 4 : choose.effort > 0 || codes == Codes::six_bit ? 1 : 0;
+  const int reach = choose.effort > 1 ? 2 : codes == Codes::six_bit ? 1 : 0;
   if (reach > 0)
     kernel::search_relative(source(tile), how, level_scales(layout, parameters), tile.row0, reach, relative);
   return kernel::amax(source(tile)).non_finite;
@@ -87,6 +87,7 @@ bool scale_by_power_of_two(const Layout& layout, Parameters& parameters, int exp
 void marker(const Layout& layout, nlohmann::ordered_json& object) {
   object[kGroupSize] = layout.block_cols;
   object[convrot::kGroup] = convrot::group(layout.options);
+  object[kCodes] = layout.options.text(kCodes);  // ComfyUI takes a missing table for uniform codes; we would know
 }
 
 void verify(const Layout& layout, const Parameters& parameters, std::vector<std::string>& problems) {

@@ -68,7 +68,10 @@ Description describe(const LayerFacts& facts, const Options& options) {
   layout.tensors.push_back({"weight_s_rel", DType::f8_e4m3, {layout.rows, groups}});
   layout.tensors.push_back({"weight_s_channel", DType::f32, {layout.rows}});
   if (codes == Codes::codebook) layout.tensors.push_back({"weight_codebook", DType::f32, {16}});
-  if (codes == Codes::asymmetric) layout.tensors.push_back({"weight_correction", DType::f32, {groups, layout.rows}});
+  if (codes == Codes::asymmetric) {
+    layout.tensors.push_back({"weight_correction", DType::f32, {groups, layout.rows}});
+    layout.note = "ComfyUI does not read weight_correction and computes with wrong weights";
+  }
   return {std::move(layout), ""};
 }
 

@@ -73,10 +73,13 @@ Recognition recognise(const StoredLayer& layer) {
     return broken("The layer has a codebook or correction that its codes leave no room for.");
 
   Options options;
-  options.set(kCodes, name(six       ? Codes::six_bit
-                           : table   ? Codes::codebook
-                           : shifted ? Codes::asymmetric
-                                     : Codes::uniform));
+  const Codes codes = six ? Codes::six_bit : table ? Codes::codebook : shifted ? Codes::asymmetric : Codes::uniform;
+  const auto said = layer.marker->find(kCodes);
+  if (said != layer.marker->end() && said->is_string() && said->get_ref<const std::string&>() != name(codes))
+    return broken("The marker says " + std::string(kCodes) + "=" + said->get<std::string>() +
+                  ", but the tensors are those of " + std::string(name(codes)) +
+                  ": weight_codebook or weight_correction is missing, or does not belong there.");
+  options.set(kCodes, name(codes));
   options.set(kGroupSize, std::to_string(group));
   options.set(convrot::kGroup, std::to_string(*rotated));
   Description description = describe({{weight.shape[0], cols}, LayerKind::linear}, options);
@@ -86,6 +89,9 @@ Recognition recognise(const StoredLayer& layer) {
   Differences differences = compare(layer, *description.layout);
   if (!differences.fatal.empty()) return broken(std::move(differences.fatal));
   Recognition recognition{Fit::labelled, *description.layout, std::move(differences.mend)};
+  if (shifted)
+    recognition.layout.flaw =
+        "ComfyUI does not read weight_correction: it loads the layer without a word and computes with wrong weights.";
   if (weight.dtype == DType::u8)
     recognition.problems.push_back(tell(weight) + "; the codes belong in I8, which is what loaders cast them to.");
   return recognition;
