@@ -47,7 +47,8 @@ bench: build
 	[ $${#programs[@]} -gt 0 ] || { echo "no benchmark was built" >&2; exit 1; }; \
 	for program in "$${programs[@]}"; do echo "== $${program##*/}"; "$$program"; done
 
-# Needs no GPU: tests that do say "no GPU" and are skipped, and the rest of them run in `make test`. tools/gpu/check.sh runs what this built on a machine with one.
+# Needs no GPU: tests that do say "no GPU" and are skipped; `make test` runs the others. tools/gpu/check.sh runs what this
+# built on a machine with one.
 NVCC ?= $(shell command -v nvcc || command -v /usr/local/cuda/bin/nvcc)
 cuda: bootstrap
 	@if [ -z "$(NVCC)" ]; then echo "CUDA not built: no nvcc"; exit 0; fi; \
