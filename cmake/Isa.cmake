@@ -27,6 +27,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   list(APPEND MEZZOTINT_ISA_COMMON -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
 
+# Kernels throw nothing, and tables of exceptions would bring a weak symbol into the object (tools/check/weak_symbols.py).
+list(APPEND MEZZOTINT_ISA_COMMON -fno-exceptions)
+
 function(mezzotint_isa_sources target)
   foreach(source ${ARGN})
     get_filename_component(source ${source} ABSOLUTE)

@@ -19,8 +19,8 @@ struct Int8Job {
   Output y;
   Int8BlockOutput blocks;  ///< instead of y where codes is not null
 
-  bool block_scaled() const { return a.scales != nullptr; }
-  int64_t depth_blocks() const { return (depth + kInt8Block - 1) / kInt8Block; }
+  [[gnu::always_inline]] bool block_scaled() const { return a.scales != nullptr; }
+  [[gnu::always_inline]] int64_t depth_blocks() const { return (depth + kInt8Block - 1) / kInt8Block; }
 };
 
 /// The part of y that one task computes: rows [row0, row0 + rows) of the columns [col0, col0 + kInt8Panel).
