@@ -8,8 +8,11 @@ namespace {
 /// Far enough ahead that a row's last sums do not stop the stream from memory.
 constexpr int64_t kPrefetchBytes = 8192;
 
-[[gnu::always_inline]] inline __m512 add_dot(__m512 sum, __m512i a, const Byte* b) {
-  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(_mm512_loadu_si512(b)));
+[[gnu::always_inline]] inline __m512 add_dot(__m512 sum, __m512i a, __m512i b) {
+  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+[[gnu::always_inline]] inline __m512i load(const Byte* p) {
+  return _mm512_loadu_si512(p);
 }
 
 template <int M>
@@ -21,31 +24,37 @@ void stream(const ByteDecoder& table, const Operand& w, int64_t n0, int64_t n, c
     __m512 a[M], b[M], c[M], d[M];  // four chains hide the latency of the dot product
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) a[m] = b[m] = c[m] = d[m] = _mm512_setzero_ps();
-    int64_t k = 0;
-    for (; k + 128 <= w.cols; k += 128) {
-      __builtin_prefetch(codes + k + kPrefetchBytes);
-      __builtin_prefetch(codes + k + kPrefetchBytes + 64);
-      const Pair first = decode(_mm512_loadu_si512(codes + k)), second = decode(_mm512_loadu_si512(codes + k + 64));
-#pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) {
-        const Byte* at = x + m * x_stride + 2 * k;
-        a[m] = add_dot(a[m], first.first, at);
-        b[m] = add_dot(b[m], first.second, at + 64);
-        c[m] = add_dot(c[m], second.first, at + 128);
-        d[m] = add_dot(d[m], second.second, at + 192);
-      }
-    }
-    for (; k < w.cols; k += 64) {
-      const int64_t left = w.cols - k;
-      const __mmask64 mask = left >= 64 ? ~0ull : (1ull << left) - 1;
+    // What lies outside of `count` codes is left out on both sides: 0 * inf is NaN.
+    const auto part = [&](int64_t k, int64_t count) {
+      const __mmask64 mask = count >= 64 ? ~0ull : (1ull << count) - 1;
       const Pair pair = decode(_mm512_maskz_loadu_epi8(mask, codes + k));
+      const auto low = static_cast<__mmask32>(mask), high = static_cast<__mmask32>(mask >> 32);
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m) {
         const Byte* at = x + m * x_stride + 2 * k;
-        a[m] = add_dot(a[m], pair.first, at);
-        b[m] = add_dot(b[m], pair.second, at + 64);
+        a[m] = add_dot(a[m], pair.first, _mm512_maskz_loadu_epi16(low, at));
+        b[m] = add_dot(b[m], pair.second, _mm512_maskz_loadu_epi16(high, at + 64));
+      }
+    };
+    // Loads that cross cache lines would halve the stream from memory; the caller has placed x so that its loads are
+    // aligned where these are.
+    int64_t k = smaller<int64_t>(static_cast<int64_t>(-reinterpret_cast<uintptr_t>(codes) % 64), w.cols);
+    if (k > 0) part(0, k);
+    for (; k + 128 <= w.cols; k += 128) {
+      const uintptr_t ahead = reinterpret_cast<uintptr_t>(codes) + static_cast<uintptr_t>(k + kPrefetchBytes);
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead));
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead + 64));
+      const Pair first = decode(_mm512_load_si512(codes + k)), second = decode(_mm512_load_si512(codes + k + 64));
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        const Byte* at = x + m * x_stride + 2 * k;
+        a[m] = add_dot(a[m], first.first, load(at));
+        b[m] = add_dot(b[m], first.second, load(at + 64));
+        c[m] = add_dot(c[m], second.first, load(at + 128));
+        d[m] = add_dot(d[m], second.second, load(at + 192));
       }
     }
+    for (; k < w.cols; k += 64) part(k, w.cols - k);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
       sums[m * sums_stride + i] =

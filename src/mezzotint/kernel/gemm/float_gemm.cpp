@@ -61,7 +61,8 @@ struct Layout {
   int64_t rows, columns, depth;  // of y, and the length of the reduction
   int64_t step;                  // of the reduction between two packings
   bool few_rows;
-  int64_t row_bytes;                // of a packed row in scratch
+  int64_t row_bytes;  // of a packed row in scratch
+  int64_t x_stride = 0, x_shift = 0;
   int64_t x_bytes = 0;              // few rows: all of x, shared by the threads
   int64_t task_rows, task_columns;  // of y
   int64_t sums_stride;              // floats
@@ -79,7 +80,10 @@ struct Layout {
     const int64_t granule = few_rows ? kLanes * 4 / k.element_bytes : k.granule;
     row_bytes = round_up(std::min(step, round_up(depth, granule)) * k.element_bytes, 64) + kRowPadBytes;
     if (few_rows) {
-      x_bytes = rows * (round_up(depth * k.element_bytes, 128) + kRowPadBytes);
+      x_stride = round_up(depth * k.element_bytes, 128) + kRowPadBytes;
+      x_bytes = 64 + rows * x_stride;
+      // Where dot_stored's aligned loads of the first row's codes begin, those of x are aligned, too.
+      if (bits(p.w.code) == 8 && k.element_bytes == 2) x_shift = 2 * reinterpret_cast<uintptr_t>(p.w.data) % 64;
       task_rows = rows;
       task_columns = kFewRowsColumns;
       sums_stride = task_columns;
@@ -280,10 +284,12 @@ void float_gemm(const FloatGemm& product, const Output& y, void* scratch, int th
   const Layout at(product, k, team);
   if (at.rows == 0 || at.columns == 0) return;
   uint8_t* x = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(scratch) + 63) / 64 * 64);
-  const auto worker = [&](int thread) { return Worker{product, k, at, y, x + at.x_bytes + thread * at.thread_bytes}; };
+  uint8_t* own = x + at.x_bytes;
+  const auto worker = [&](int thread) { return Worker{product, k, at, y, own + thread * at.thread_bytes}; };
   const int64_t across = divide_up(at.columns, at.task_columns);
   if (at.few_rows) {
-    const int64_t stride = at.x_bytes / at.rows;
+    const int64_t stride = at.x_stride;
+    x += at.x_shift;
     worker(0).decode_left({0, at.rows, 0, at.depth}, (stride - kRowPadBytes) / k.element_bytes, x, stride);
     parallel_tasks(team, across, [&](int64_t task, int thread) {
       const int64_t n0 = task * at.task_columns;

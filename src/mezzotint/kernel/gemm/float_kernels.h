@@ -35,8 +35,8 @@ struct FloatKernels {
   /// kDotRows rows of w and any number of x; strides count bytes.
   void (*dot)(const void* w, int64_t w_stride, const void* x, int64_t x_stride, int64_t count, int64_t dwords,
               float* sums, const float* fold, bool accumulate);
-  /// sums[m * sums_stride + i] = w[n0 + i] * x[m] for `count` <= kFewRows rows of x, padded with zeros to a multiple of
-  /// 128 bytes: stored codes go through registers only. False where w's codes have no such path; null: none have.
+  /// sums[m * sums_stride + i] = w[n0 + i] * x[m] for `count` <= kFewRows rows of x: stored codes go through registers
+  /// only. False where w's codes have no such path; null: none have.
   bool (*dot_stored)(const Operand& w, int64_t n0, int64_t n, const void* x, int64_t x_stride, int64_t count,
                      float* sums, int64_t sums_stride);
   /// Columns [col0, col0 + columns) of a row of y from their sums, which it overwrites.
