@@ -7,6 +7,7 @@
 #include "mezzotint/cli/machine.h"
 #include "mezzotint/cli/model_options.h"
 #include "mezzotint/cli/size_text.h"
+#include "mezzotint/kernel/cuda/cuda.h"
 #include "mezzotint/kernel/isa.h"
 
 namespace mezzotint::cli {
@@ -30,6 +31,21 @@ std::vector<std::string_view> levels(bool enabled_only) {
   return names;
 }
 
+std::vector<std::string> gpus() {
+  std::vector<std::string> found;
+  for (const auto& gpu : kernel::cuda::devices())
+    found.push_back(
+        fmt::format("{} (compute capability {}.{}, {})", gpu.name, gpu.major, gpu.minor, size_text(gpu.memory)));
+  return found;
+}
+
+std::string cuda_text() {
+  if (!kernel::cuda::built()) return "not built in";
+  const auto found = gpus();
+  return fmt::format("built for {}; {}", kernel::cuda::architectures(),
+                     found.empty() ? "no GPU" : fmt::format("{}", fmt::join(found, ", ")));
+}
+
 int run_doctor(const Arguments& arguments) {
   const MachineFacts machine = machine_facts();
   const auto in_use = kernel::name(kernel::active_isa());
@@ -43,6 +59,8 @@ int run_doctor(const Arguments& arguments) {
                                       {"isa_available", levels(false)},
                                       {"isa_enabled", levels(true)},
                                       {"isa_in_use", in_use},
+                                      {"cuda_architectures", kernel::cuda::architectures()},
+                                      {"gpus", gpus()},
                                       {"memory_bytes", machine.memory_bytes},
                                       {"available_bytes", machine.available_bytes},
                                       {"folder", arguments.folder},
@@ -57,6 +75,7 @@ int run_doctor(const Arguments& arguments) {
   fmt::print("CPU: {}, {} threads\n", machine.cpu.empty() ? "unknown" : machine.cpu, machine.threads);
   fmt::print("instruction sets: {} available, {} in use{}\n", fmt::join(levels(false), " "), in_use,
              levels(true).size() < levels(false).size() ? " (capped by MEZZOTINT_ISA)" : "");
+  fmt::print("CUDA: {}\n", cuda_text());
   fmt::print("memory: {}, {} available\n", size_text(machine.memory_bytes), size_text(machine.available_bytes));
   fmt::print("disk of {}: writes {:.0f} MB/s (synced), reads {:.0f} MB/s ({} test file)\n", arguments.folder,
              disk.write_mb_s, disk.read_mb_s, size_text(disk.bytes));
