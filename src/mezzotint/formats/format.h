@@ -22,6 +22,7 @@
 namespace mezzotint::formats {
 
 struct Format;
+struct MatmulForm;
 
 /// One tensor a layer stores, as `<layer>.<suffix>`.
 struct StoredTensor {
@@ -196,6 +197,11 @@ struct Format {
   void (*transform)(const Layout& layout, float* rows, int64_t count, bool inverse) = nullptr;
   /// Multiplies what the codes decode to by 2^exponent, through the parameters alone; false where they cannot hold it.
   bool (*scale_by_power_of_two)(const Layout& layout, Parameters& parameters, int exponent) = nullptr;
+
+  // --- products ---------------------------------------------------------------------------------------------------
+  /// The stored codes and scales of one expert as the matrix kernels read them (formats/matmul.h); null = products
+  /// decode the rows first. What it points to must live in `parameters`.
+  MatmulForm (*matmul_form)(const Layout& layout, const Parameters& parameters, int64_t expert) = nullptr;
 
   // --- files ------------------------------------------------------------------------------------------------------
   /// Suffixes of further tensors that loaders of this format read beside the layer ("input_scale").

@@ -6,6 +6,7 @@
 
 #include "mezzotint/formats/asym_w4a8_int8/layout.h"
 #include "mezzotint/formats/common/convrot.h"
+#include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/formats/common/pieces.h"
 #include "mezzotint/kernel/reduce.h"
 
@@ -84,6 +85,30 @@ bool scale_by_power_of_two(const Layout& layout, Parameters& parameters, int exp
   return true;
 }
 
+/// The int8 grid of the rows: levels without their channel's scale.
+void grid(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, float* out) {
+  const kernel::LevelCodes how = level_codes(layout, parameters);
+  const std::vector<float> ones(static_cast<size_t>(rows), 1.0f);
+  kernel::LevelScales scales = level_scales(layout, parameters);
+  scales.relative =
+      static_cast<const std::byte*>(scales.relative) + row0 * how.groups() * (facts(scales.relative_dtype).bits / 8);
+  scales.channel = ones.data();
+  scales.rows = rows;
+  const std::byte* codes = parameters.tensors[0].data() + row0 * layout.row_bytes;
+  kernel::decode_levels(reinterpret_cast<const uint8_t*>(codes), layout.row_bytes, how, scales, 0, rows, 0, layout.cols,
+                        out, layout.cols);
+}
+
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
+  if (codes_of(layout.options) == Codes::asymmetric) return {};  // a correction is no multiple of the channel's scale
+  MatmulForm form;
+  form.row_scale = floats(parameters, kChannel) + expert * layout.rows;
+  form.rotation = convrot::group(layout.options);
+  form.input = InputCodes::int8;
+  form.grid = grid;
+  return form;
+}
+
 void marker(const Layout& layout, nlohmann::ordered_json& object) {
   object[kGroupSize] = layout.block_cols;
   object[convrot::kGroup] = convrot::group(layout.options);
@@ -122,6 +147,7 @@ const Format format_asym_w4a8_int8{
     .error_bound = asym_w4a8_int8::error_bound,
     .transform = convrot::transform,
     .scale_by_power_of_two = asym_w4a8_int8::scale_by_power_of_two,
+    .matmul_form = asym_w4a8_int8::matmul_form,
     .marker = asym_w4a8_int8::marker,
     .recognise = asym_w4a8_int8::recognise,
     .verify = asym_w4a8_int8::verify,

@@ -22,6 +22,7 @@ const Format format_bf16{
     .encode = Codec::encode,
     .decode = Codec::decode,
     .error_bound = Codec::error_bound,
+    .matmul_form = Codec::matmul_form,
     .recognise = [](const StoredLayer& layer) { return Codec::recognise(format_bf16, layer); },
 };
 

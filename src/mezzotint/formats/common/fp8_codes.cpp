@@ -6,6 +6,7 @@
 
 #include "mezzotint/base/e4m3.h"
 #include "mezzotint/base/e5m2.h"
+#include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/formats/common/pieces.h"
 #include "mezzotint/kernel/decode.h"
 #include "mezzotint/kernel/encode.h"
@@ -95,6 +96,16 @@ void error_bound(const Layout& layout, const Parameters& parameters, const Tile&
   }
 }
 
+template <DType D>
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
+  constexpr bool kE4m3 = D == DType::f8_e4m3;
+  const InputCodes input = layout.block_cols != 0 ? InputCodes::none
+                           : kE4m3                ? InputCodes::float8_e4m3
+                                                  : InputCodes::float8_e5m2;
+  return matmul_forms::scaled(layout, parameters, expert, kE4m3 ? kernel::ElementCode::e4m3 : kernel::ElementCode::e5m2,
+                              input);
+}
+
 bool scale_by_power_of_two(const Layout&, Parameters& parameters, int exponent) {
   return scale_floats(parameters, 1, exponent);
 }
@@ -115,6 +126,8 @@ template void decode<DType::f8_e5m2>(const Layout&, const Parameters&, int64_t, 
                                      const std::byte*, float*, int64_t);
 template void error_bound<DType::f8_e4m3>(const Layout&, const Parameters&, const Tile&, float*);
 template void error_bound<DType::f8_e5m2>(const Layout&, const Parameters&, const Tile&, float*);
+template MatmulForm matmul_form<DType::f8_e4m3>(const Layout&, const Parameters&, int64_t);
+template MatmulForm matmul_form<DType::f8_e5m2>(const Layout&, const Parameters&, int64_t);
 template float element_bound<DType::f8_e4m3>(float, float);
 template float element_bound<DType::f8_e5m2>(float, float);
 

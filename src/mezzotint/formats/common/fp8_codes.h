@@ -23,6 +23,10 @@ void decode(const Layout& layout, const Parameters& parameters, int64_t row0, in
 template <DType D>
 void error_bound(const Layout& layout, const Parameters& parameters, const Tile& tile, float* bound);
 
+/// Activations are rounded to the same codes where scales cover whole rows; loaders of others dequantize.
+template <DType D>
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert);
+
 bool scale_by_power_of_two(const Layout& layout, Parameters& parameters, int exponent);
 void verify(const Layout& layout, const Parameters& parameters, std::vector<std::string>& problems);
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/formats/common/fp8_codes.h"
+#include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/formats/common/padded.h"
 #include "mezzotint/formats/common/pieces.h"
 #include "mezzotint/formats/common/swizzled_rows.h"
@@ -147,6 +148,15 @@ bool scale_by_power_of_two(const Layout& layout, Parameters& parameters, int exp
   for (std::byte& scale : scales)
     if (scale != std::byte{0}) scale = static_cast<std::byte>(static_cast<int>(scale) + exponent);
   return true;
+}
+
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
+  MatmulForm form;
+  form.codes = matmul_forms::codes(layout, parameters, expert, kernel::ElementCode::e4m3);
+  form.codes.scales = {kernel::ScaleCode::e8m0, buffer_of(layout, parameters, expert),       1,
+                       kernel::kMxBlock,        swizzle::padded_cols(blocks_across(layout)), true};
+  form.input = InputCodes::mx;
+  return form;
 }
 
 void marker(const Layout& layout, nlohmann::ordered_json& object) {

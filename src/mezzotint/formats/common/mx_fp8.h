@@ -23,6 +23,7 @@ void decode(const Layout& layout, const Parameters& parameters, int64_t row0, in
             const std::byte* codes, float* out, int64_t out_stride);
 void error_bound(const Layout& layout, const Parameters& parameters, const Tile& tile, float* bound);
 bool scale_by_power_of_two(const Layout& layout, Parameters& parameters, int exponent);
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert);
 void marker(const Layout& layout, nlohmann::ordered_json& object);
 Recognition recognise(const Format& format, Scalar scalar, const StoredLayer& layer);
 void verify(const Layout& layout, const Parameters& parameters, std::vector<std::string>& problems);

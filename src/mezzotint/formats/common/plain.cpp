@@ -7,7 +7,7 @@
 
 #include "mezzotint/base/bf16.h"
 #include "mezzotint/base/fp16.h"
-#include "mezzotint/formats/common/pieces.h"
+#include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/kernel/cast.h"
 #include "mezzotint/kernel/encode.h"
 
@@ -90,6 +90,16 @@ void Plain<D>::error_bound(const Layout&, const Parameters&, const Tile& tile, f
       bound[r * tile.cols + c] = in_range && std::isfinite(x) ? round_up(std::max(x * p.relative, p.absolute))
                                                               : std::numeric_limits<float>::infinity();
     }
+}
+
+template <DType D>
+MatmulForm Plain<D>::matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
+  constexpr auto kCode = D == DType::f32    ? kernel::ElementCode::f32
+                         : D == DType::bf16 ? kernel::ElementCode::bf16
+                                            : kernel::ElementCode::f16;
+  MatmulForm form;
+  form.codes = matmul_forms::codes(layout, parameters, expert, kCode);
+  return form;
 }
 
 template <DType D>

@@ -16,6 +16,7 @@ struct Plain {
   static void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
                      int64_t cols, const std::byte* codes, float* out, int64_t out_stride);
   static void error_bound(const Layout& layout, const Parameters& parameters, const Tile& tile, float* bound);
+  static MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert);
   static Recognition recognise(const Format& format, const StoredLayer& layer);
 };
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/formats/common/convrot.h"
+#include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/formats/common/pieces.h"
 #include "mezzotint/formats/convrot_w4a4/recognise.h"
 #include "mezzotint/kernel/int4.h"
@@ -82,6 +83,24 @@ bool scale_by_power_of_two(const Layout&, Parameters& parameters, int exponent) 
   return scale_floats(parameters, 1, exponent);
 }
 
+/// Codes one by one, for the integer product of linear_dtype int8.
+void grid(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, float* out) {
+  constexpr float kOne = 1.0f;
+  const std::byte* codes = parameters.tensors[0].data() + row0 * layout.row_bytes;
+  kernel::decode_int4(reinterpret_cast<const uint8_t*>(codes), rows, layout.cols, layout.row_bytes, 0,
+                      kernel::Scales::scalar(&kOne), out, layout.cols);
+}
+
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
+  MatmulForm form = matmul_forms::scaled(layout, parameters, expert, kernel::ElementCode::int4, InputCodes::int4);
+  form.rotation = convrot::group(layout.options);
+  if (layout.options.text(kLinearDtype) == "int4") return form;
+  form.codes = {};
+  form.grid = grid;
+  form.input = InputCodes::int8;
+  return form;
+}
+
 void marker(const Layout& layout, nlohmann::ordered_json& object) {
   object[convrot::kGroup] = convrot::group(layout.options);
   if (layout.options.text(kLinearDtype) != "int4") object[kLinearDtype] = layout.options.text(kLinearDtype);
@@ -132,6 +151,7 @@ const Format format_convrot_w4a4{
     .error_bound = convrot_w4a4::error_bound,
     .transform = convrot::transform,
     .scale_by_power_of_two = convrot_w4a4::scale_by_power_of_two,
+    .matmul_form = convrot_w4a4::matmul_form,
     .marker = convrot_w4a4::marker,
     .recognise = convrot_w4a4::recognise,
     .verify = convrot_w4a4::verify,

@@ -20,6 +20,7 @@ const Format format_fp32{
     .encode = Codec::encode,
     .decode = Codec::decode,
     .error_bound = Codec::error_bound,
+    .matmul_form = Codec::matmul_form,
     .recognise = [](const StoredLayer& layer) { return Codec::recognise(format_fp32, layer); },
 };
 

@@ -1,7 +1,9 @@
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/formats/common/int8_codes.h"
+#include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/formats/int8_blockwise/recognise.h"
+#include "mezzotint/kernel/gemm/int8_gemm.h"
 #include "mezzotint/kernel/reduce.h"
 #include "mezzotint/kernel/search.h"
 
@@ -77,6 +79,12 @@ bool scale_by_power_of_two(const Layout&, Parameters& parameters, int exponent) 
   return scale_floats(parameters, 1, exponent);
 }
 
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
+  const bool native = layout.block_rows == kernel::kInt8Block && layout.block_cols == kernel::kInt8Block;
+  return matmul_forms::scaled(layout, parameters, expert, kernel::ElementCode::int8,
+                              native ? InputCodes::int8_blocks : InputCodes::none);
+}
+
 void marker(const Layout& layout, nlohmann::ordered_json& object) {
   object["group_size"] = layout.block_cols;
 }
@@ -129,6 +137,7 @@ const Format format_int8_blockwise{
     .decode = int8_blockwise::decode,
     .error_bound = int8_blockwise::error_bound,
     .scale_by_power_of_two = int8_blockwise::scale_by_power_of_two,
+    .matmul_form = int8_blockwise::matmul_form,
     .marker = int8_blockwise::marker,
     .recognise = int8_blockwise::recognise,
     .verify = int8_blockwise::verify,

@@ -1,8 +1,10 @@
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/formats/common/int8_codes.h"
+#include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/formats/int8_tensorwise/choose.h"
 #include "mezzotint/formats/int8_tensorwise/layout.h"
+#include "mezzotint/kernel/hadamard.h"
 
 namespace mezzotint::formats {
 namespace int8_tensorwise {
@@ -55,6 +57,14 @@ bool scale_by_power_of_two(const Layout&, Parameters& parameters, int exponent) 
   return scale_floats(parameters, 1, exponent);
 }
 
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
+  const int64_t group = layout.transformed ? layout.options.integer(kGroupsize) : 0;
+  if (layout.transformed && !kernel::is_convrot_group(group)) return {};  // Sylvester's: decoded
+  MatmulForm form = matmul_forms::scaled(layout, parameters, expert, kernel::ElementCode::int8, InputCodes::int8);
+  form.rotation = group;
+  return form;
+}
+
 void marker(const Layout& layout, nlohmann::ordered_json& object) {
   if (layout.transformed) {
     object[kConvrot] = true;
@@ -88,6 +98,7 @@ const Format format_int8_tensorwise{
     .error_bound = int8_tensorwise::error_bound,
     .transform = int8_tensorwise::transform,
     .scale_by_power_of_two = int8_tensorwise::scale_by_power_of_two,
+    .matmul_form = int8_tensorwise::matmul_form,
     .marker = int8_tensorwise::marker,
     .recognise = int8_tensorwise::recognise,
     .verify = int8_tensorwise::verify,

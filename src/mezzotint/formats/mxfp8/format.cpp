@@ -22,6 +22,7 @@ const Format format_mxfp8{
     .decode = mx_fp8::decode,
     .error_bound = mx_fp8::error_bound,
     .scale_by_power_of_two = mx_fp8::scale_by_power_of_two,
+    .matmul_form = mx_fp8::matmul_form,
     .companions = mx_fp8::kCompanions,
     .marker = mx_fp8::marker,
     .recognise = [](const StoredLayer& layer) { return mx_fp8::recognise(format_mxfp8, kScalar, layer); },

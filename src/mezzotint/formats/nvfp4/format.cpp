@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/base/e4m3.h"
+#include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/formats/common/pieces.h"
 #include "mezzotint/formats/common/swizzle.h"
 #include "mezzotint/formats/nvfp4/recognise.h"
@@ -181,6 +182,21 @@ void marker(const Layout& layout, nlohmann::ordered_json& object) {
   object["orig_shape"] = layout.shape;
 }
 
+MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
+  const int64_t across = blocks_across(layout);
+  MatmulForm form;
+  form.codes = matmul_forms::codes(layout, parameters, expert, kernel::ElementCode::e2m1);
+  form.codes.scales = {kernel::ScaleCode::e4m3,
+                       parameters.tensors[kBlockScale].data() + expert * swizzle::bytes(layout.stored_rows, across),
+                       1,
+                       kBlock,
+                       swizzle::padded_cols(across),
+                       true};
+  form.scale = floats(parameters, kGlobalScale)[expert];
+  form.input = InputCodes::fp4;
+  return form;
+}
+
 void verify(const Layout& layout, const Parameters& parameters, std::vector<std::string>& problems) {
   verify_positive(parameters, kGlobalScale, "weight_scale_2", problems);
   const auto& scales = parameters.tensors[kBlockScale];
@@ -239,6 +255,7 @@ const Format format_nvfp4{
     .decode = nvfp4::decode,
     .error_bound = nvfp4::error_bound,
     .scale_by_power_of_two = nvfp4::scale_by_power_of_two,
+    .matmul_form = nvfp4::matmul_form,
     .companions = nvfp4::kCompanions,
     .marker = nvfp4::marker,
     .recognise = nvfp4::recognise,
