@@ -5,6 +5,7 @@
 #include "mezzotint/kernel/gemm/byte_decoder.h"
 #include "mezzotint/kernel/gemm/panel_decode.h"
 #include "mezzotint/kernel/gemm/panel_scales.h"
+#include "mezzotint/kernel/gemm/unroll.h"
 
 namespace mezzotint::kernel {
 namespace {
@@ -56,7 +57,12 @@ struct Floats {
 };
 template <class Load>
 [[gnu::always_inline]] inline void through_float(int64_t n, Word* out, Load&& load) {
-  for (int64_t i = 0; i < n; i += 32) {
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {  // a constant count: no masks
+    const Floats x = load(i, int64_t{32});
+    _mm512_storeu_si512(out + i, to_bf16(x.first, x.second));
+  }
+  if (i < n) {
     const Floats x = load(i, n - i);
     _mm512_mask_storeu_epi16(out + i, first_words(n - i), to_bf16(x.first, x.second));
   }
@@ -92,26 +98,28 @@ void decode_plain(ElementCode code, const Byte* codes, int64_t n, Word* out) {
       __builtin_memcpy(out, codes, static_cast<size_t>(n) * 2);
       return;
     case ElementCode::int8:
-      return through_float(n, out, [&](int64_t i, int64_t left) {
+      return through_float(n, out, [&](int64_t i, int64_t left) MEZZOTINT_UNROLLED {
         return Floats{int8_floats(codes + i, left), int8_floats(codes + i + 16, left - 16)};
       });
     case ElementCode::int4: {
       const __m512 table = _mm512_load_ps(kInt4Table.value);
-      return through_float(n, out,
-                           [&](int64_t i, int64_t left) { return nibble_floats<false>(codes + i / 2, left, table); });
+      return through_float(n, out, [&](int64_t i, int64_t left) MEZZOTINT_UNROLLED {
+        return nibble_floats<false>(codes + i / 2, left, table);
+      });
     }
     case ElementCode::e2m1: {
       const __m512 table = _mm512_load_ps(kE2m1Table.value);
-      return through_float(n, out,
-                           [&](int64_t i, int64_t left) { return nibble_floats<true>(codes + i / 2, left, table); });
+      return through_float(n, out, [&](int64_t i, int64_t left) MEZZOTINT_UNROLLED {
+        return nibble_floats<true>(codes + i / 2, left, table);
+      });
     }
     case ElementCode::f32:
-      return through_float(n, out, [&](int64_t i, int64_t left) {
+      return through_float(n, out, [&](int64_t i, int64_t left) MEZZOTINT_UNROLLED {
         return Floats{_mm512_maskz_loadu_ps(first_dwords(left), codes + 4 * i),
                       _mm512_maskz_loadu_ps(first_dwords(left - 16), codes + 4 * (i + 16))};
       });
     case ElementCode::f16:
-      return through_float(n, out, [&](int64_t i, int64_t left) {
+      return through_float(n, out, [&](int64_t i, int64_t left) MEZZOTINT_UNROLLED {
         const __m512i x = _mm512_maskz_loadu_epi16(first_words(left), words + i);
         return Floats{_mm512_cvtph_ps(_mm512_castsi512_si256(x)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1))};
       });
@@ -124,7 +132,7 @@ constexpr int64_t kScalesAtOnce = 64;
 template <bool kHighFirst>
 void decode_nibbles16(const float* table16, const Byte* codes, int64_t n, const float* scales, Word* out) {
   const __m512 table = _mm512_load_ps(table16);
-  through_float(n, out, [&](int64_t i, int64_t left) {
+  through_float(n, out, [&](int64_t i, int64_t left) MEZZOTINT_UNROLLED {
     const Floats x = nibble_floats<kHighFirst>(codes + i / 2, left, table);
     return Floats{_mm512_mul_ps(x.first, _mm512_set1_ps(scales[i / 16])),
                   _mm512_mul_ps(x.second, _mm512_set1_ps(scales[i / 16 + 1]))};
