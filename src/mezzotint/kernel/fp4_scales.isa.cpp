@@ -257,15 +257,16 @@ template <class Element>
 }
 
 [[gnu::noinline]] void start(Blocks& blocks, float global) {
-  alignas(64) float amax[kLanes];
+  alignas(64) int32_t amax[kLanes];  // bits, which are ordered like the magnitudes
   for (int b = 0; b < kLanes; ++b) amax[b] = 0;
+#pragma GCC unroll 1
   for (int j = 0; j < kBlock; ++j)
     for (int b = 0; b < kLanes; ++b) {
-      const float a = absolute(blocks.x[j][b]);
+      const auto a = static_cast<int32_t>(float_bits(blocks.x[j][b]) & kFloatMagnitude);
       amax[b] = a > amax[b] ? a : amax[b];
     }
   for (int b = 0; b < kLanes; ++b) {
-    const float base = amax[b] / kLargestCode / global;
+    const float base = float_from_bits(static_cast<uint32_t>(amax[b])) / kLargestCode / global;
     blocks.base[b] = base;
     blocks.best[b] = storable(base);
     blocks.best_error[b] = float_from_bits(kFloatInfBits);
