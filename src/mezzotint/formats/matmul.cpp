@@ -108,7 +108,7 @@ class Run {
   }
   ElementCode quantized_code() const {
     switch (input_) {
-      case InputCodes::float8_e5m2:
+      case InputCodes::fp8_e5m2:
         return ElementCode::e5m2;
       case InputCodes::int4:
         return ElementCode::int4;
@@ -159,7 +159,6 @@ class Run {
     FloatGemm product{.x = x, .w = w, .transposed = p_.transposed, .epilogue = epilogue(n0)};
     if (p_.transposed) product.reduction_scale = form_.row_scale;
     product.epilogue.row_scale = q.row_scale;
-    product.epilogue.scale *= q.scale;
     return product;
   }
 

@@ -2,15 +2,11 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
-#include <limits>
-#include <vector>
 
 #include "mezzotint/formats/parallel.h"
 #include "mezzotint/formats/scratch.h"
-#include "mezzotint/kernel/decode.h"
-#include "mezzotint/kernel/encode.h"
 #include "mezzotint/kernel/fp4.h"
+#include "mezzotint/kernel/gemm/quantize_float.h"
 #include "mezzotint/kernel/int4.h"
 #include "mezzotint/kernel/mx.h"
 #include "mezzotint/kernel/reduce.h"
@@ -18,12 +14,10 @@
 namespace mezzotint::formats {
 namespace {
 
-using kernel::ElementCode;
-using kernel::ScaleCode;
-using kernel::Scales;
+using kernel::Operand;
 using kernel::Source;
 
-constexpr float kLargestE4m3 = 448.0f, kLargestE5m2 = 57344.0f, kLargestInt4 = 7.0f, kLargestFp4 = 2688.0f;
+constexpr float kLargestInt4 = 7.0f;
 /// The smallest scale whose reciprocal is finite.
 constexpr float kSmallest = 0x1p-126f;
 constexpr int64_t kRowsPerTask = 16;
@@ -48,33 +42,55 @@ void for_rows(const Source& x, int threads, F&& f) {
   });
 }
 
-/// Scales of every row: its own, the tensor's, or the given one.
-void scale_rows(const Source& x, float largest, const InputScaling& scaling, float* scales, int threads) {
-  if (scaling.given) {
-    std::fill_n(scales, x.rows, *scaling.given);
-    return;
-  }
-  for_rows(x, threads, [&](const Source& part, int64_t row0) { kernel::amax_rows(part, scales + row0); });
-  if (scaling.per_tensor) std::fill_n(scales, x.rows, *std::max_element(scales, scales + x.rows));
-  std::for_each(scales, scales + x.rows, [&](float& s) { s = std::max(s / largest, kSmallest); });
+/// The quantizers of kernel/gemm on several threads; a scale over all of x needs all of x. `quantize` takes a part of x
+/// and its first row, and returns the operand of that part.
+template <class F>
+Operand in_runs(const Source& x, const InputScaling& scaling, int threads, F&& quantize) {
+  if (scaling.per_tensor && scaling.given == nullptr) return quantize(x, 0);
+  Operand whole;
+  for_rows(x, threads, [&](const Source& part, int64_t row0) {
+    const Operand operand = quantize(part, row0);
+    if (row0 == 0) whole = operand;
+  });
+  whole.rows = x.rows;
+  return whole;
 }
 
-struct Fp8Facts {
-  DType dtype;
-  ElementCode code;
-  float largest;
-};
+kernel::FloatScaling float_scaling(const InputScaling& scaling) {
+  using Of = kernel::FloatScaling::Of;
+  if (scaling.given) return {Of::given, *scaling.given};
+  return {scaling.per_tensor ? Of::tensor : Of::row, 1.0f};
+}
 
-QuantizedInput fp8(const Source& x, const Fp8Facts& fp8, const InputScaling& scaling, Scratch scratch, int threads) {
+QuantizedInput fp8(const Source& x, DType dtype, const InputScaling& scaling, Scratch scratch, int threads) {
   auto* scales = scratch.take<float>(x.rows);
-  auto* multipliers = scratch.take<float>(x.rows);
   auto* codes = scratch.take<uint8_t>(x.rows * x.cols);
-  scale_rows(x, fp8.largest, scaling, scales, threads);
-  std::transform(scales, scales + x.rows, multipliers, [](float s) { return 1.0f / s; });
-  for_rows(x, threads, [&](const Source& part, int64_t row0) {
-    kernel::encode_fp8(part, Scales::per_row(multipliers, row0), fp8.dtype, codes + row0 * x.cols, x.cols);
+  const Operand operand = in_runs(x, scaling, threads, [&](const Source& part, int64_t row0) {
+    return kernel::quantize_fp8(part, dtype, float_scaling(scaling), scales + row0, codes + row0 * x.cols);
   });
-  return {{codes, fp8.code, x.rows, x.cols, x.cols, {}}, scales, 1.0f};
+  return {operand, scales};
+}
+
+QuantizedInput fp4(const Source& x, const InputScaling& scaling, Scratch scratch, int threads) {
+  const int64_t blocks = up(x.cols, kernel::kFp4Block) / kernel::kFp4Block, stride = up(x.cols, 2) / 2;
+  auto* row_scales = scratch.take<float>(x.rows);
+  auto* scales = scratch.take<uint8_t>(x.rows * blocks);
+  auto* codes = scratch.take<uint8_t>(x.rows * stride);
+  const Operand operand = in_runs(x, scaling, threads, [&](const Source& part, int64_t row0) {
+    return kernel::quantize_fp4(part, float_scaling(scaling), row_scales + row0, codes + row0 * stride,
+                                scales + row0 * blocks);
+  });
+  return {operand, row_scales};
+}
+
+QuantizedInput mx(const Source& x, Scratch scratch, int threads) {
+  const int64_t blocks = up(x.cols, kernel::kMxBlock) / kernel::kMxBlock;
+  auto* scales = scratch.take<uint8_t>(x.rows * blocks);
+  auto* codes = scratch.take<uint8_t>(x.rows * x.cols);
+  const Operand operand = in_runs(x, {}, threads, [&](const Source& part, int64_t row0) {
+    return kernel::quantize_mx(part, codes + row0 * x.cols, scales + row0 * blocks);
+  });
+  return {operand, nullptr};
 }
 
 QuantizedInput int4(const Source& x, const InputScaling& scaling, Scratch scratch, int threads) {
@@ -82,66 +98,26 @@ QuantizedInput int4(const Source& x, const InputScaling& scaling, Scratch scratc
   auto* scales = scratch.take<float>(x.rows);
   auto* codes = scratch.take<uint8_t>(x.rows * stride);
   std::fill_n(codes, x.rows * stride, uint8_t{0});
-  scale_rows(x, kLargestInt4, scaling, scales, threads);
-  for_rows(x, threads, [&](const Source& part, int64_t row0) {
-    kernel::encode_int4(part, Scales::per_row(scales, row0), codes + row0 * stride, stride, 0);
-  });
-  return {{codes, ElementCode::int4, x.rows, x.cols, stride, {}}, scales, 1.0f};
-}
-
-QuantizedInput fp4(const Source& x, const InputScaling& scaling, Scratch scratch, int threads) {
-  const int64_t blocks = up(x.cols, kernel::kFp4Block) / kernel::kFp4Block;
-  const int64_t stride = up(x.cols, 2) / 2;
-  auto* tops = scratch.take<float>(x.rows);
-  auto* factors = scratch.take<float>(x.rows * blocks);
-  auto* scales = scratch.take<uint8_t>(x.rows * blocks);
-  auto* codes = scratch.take<uint8_t>(x.rows * stride);
-  std::fill_n(codes, x.rows * stride, uint8_t{0});
-  float global = 1.0f;
   if (scaling.given) {
-    global = *scaling.given;
+    std::fill_n(scales, x.rows, *scaling.given);
   } else {
-    for_rows(x, threads, [&](const Source& part, int64_t row0) { kernel::amax_rows(part, tops + row0); });
-    const float amax = *std::max_element(tops, tops + x.rows);
-    if (amax > 0) global = std::max(amax / kLargestFp4, std::numeric_limits<float>::denorm_min());
+    for_rows(x, threads, [&](const Source& part, int64_t row0) { kernel::amax_rows(part, scales + row0); });
+    if (scaling.per_tensor) std::fill_n(scales, x.rows, *std::max_element(scales, scales + x.rows));
+    std::for_each(scales, scales + x.rows, [&](float& s) { s = std::max(s / kLargestInt4, kSmallest); });
   }
   for_rows(x, threads, [&](const Source& part, int64_t row0) {
-    uint8_t* scale = scales + row0 * blocks;
-    float* factor = factors + row0 * blocks;
-    kernel::fp4_scales(part, global, scale, blocks);
-    kernel::decode_fp8(scale, DType::f8_e4m3, part.rows, blocks, blocks, Scales::scalar(&global), factor, blocks);
-    kernel::encode_fp4(part, Scales::blocks(factor, blocks, 1, kernel::kFp4Block), codes + row0 * stride, stride);
+    kernel::encode_int4(part, kernel::Scales::per_row(scales, row0), codes + row0 * stride, stride, 0);
   });
-  return {{codes,
-           ElementCode::e2m1,
-           x.rows,
-           x.cols,
-           stride,
-           {ScaleCode::e4m3, scales, 1, kernel::kFp4Block, blocks, false}},
-          nullptr,
-          global};
-}
-
-QuantizedInput mx(const Source& x, Scratch scratch, int threads) {
-  const int64_t blocks = up(x.cols, kernel::kMxBlock) / kernel::kMxBlock;
-  auto* scales = scratch.take<uint8_t>(x.rows * blocks);
-  auto* codes = scratch.take<uint8_t>(x.rows * x.cols);
-  for_rows(x, threads, [&](const Source& part, int64_t row0) {
-    kernel::mx_scales(part, scales + row0 * blocks, blocks);
-    kernel::encode_mx(part, scales + row0 * blocks, blocks, 0, codes + row0 * x.cols, x.cols);
-  });
-  return {
-      {codes, ElementCode::e4m3, x.rows, x.cols, x.cols, {ScaleCode::e8m0, scales, 1, kernel::kMxBlock, blocks, false}},
-      nullptr,
-      1.0f};
+  return {{codes, kernel::ElementCode::int4, x.rows, x.cols, stride, {}}, scales};
 }
 
 }  // namespace
 
 size_t quantized_input_bytes(InputCodes kind, int64_t rows, int64_t cols) {
   if (kind == InputCodes::none || kind == InputCodes::int8 || kind == InputCodes::int8_blocks) return 0;
-  // The largest is fp8 with two floats per row; fp4 has a float and a byte for every 16 columns.
-  return static_cast<size_t>(rows * (up(cols, 16) * 2 + 32)) + 8 * Scratch::kAlignment;
+  // At most a byte per code, a scale byte for every 16 columns, a float per row, each rounded up.
+  return scratch_bytes<uint8_t>(rows * up(cols, 2)) + scratch_bytes<uint8_t>(rows * (up(cols, 16) / 16)) +
+         scratch_bytes<float>(rows);
 }
 
 QuantizedInput quantize_input(const Source& x, InputCodes kind, const InputScaling& scaling,
@@ -149,10 +125,10 @@ QuantizedInput quantize_input(const Source& x, InputCodes kind, const InputScali
   assert(scratch.size() >= quantized_input_bytes(kind, x.rows, x.cols));
   const Scratch room(scratch);
   switch (kind) {
-    case InputCodes::float8_e4m3:
-      return fp8(x, {DType::f8_e4m3, ElementCode::e4m3, kLargestE4m3}, scaling, room, threads);
-    case InputCodes::float8_e5m2:
-      return fp8(x, {DType::f8_e5m2, ElementCode::e5m2, kLargestE5m2}, scaling, room, threads);
+    case InputCodes::fp8_e4m3:
+      return fp8(x, DType::f8_e4m3, scaling, room, threads);
+    case InputCodes::fp8_e5m2:
+      return fp8(x, DType::f8_e5m2, scaling, room, threads);
     case InputCodes::int4:
       return int4(x, scaling, room, threads);
     case InputCodes::fp4:

@@ -10,12 +10,12 @@ namespace mezzotint::formats {
 
 enum class InputCodes : uint8_t {
   none,         ///< not rounded
-  float8_e4m3,  ///< amax / 448, per row or over all
-  float8_e5m2,  ///< amax / 57344
+  fp8_e4m3,     ///< amax / 448, per row or over all
+  fp8_e5m2,     ///< amax / 57344
   int8,         ///< amax / 127, per row or over all (kernel/gemm/quantize_rows.h)
   int8_blocks,  ///< amax / 127 for every row and 128 columns
   int4,         ///< amax / 7 per row, codes -7 ... 7
-  fp4,          ///< nvfp4: e4m3 scales of 16 columns under one float32, amax / 2688 over all
+  fp4,          ///< nvfp4: e4m3 scales of 16 columns under one float32, amax / 2688
   mx,           ///< mxfp8: a power of two for every 32 columns; nothing to choose
 };
 
@@ -26,11 +26,10 @@ struct InputScaling {
   const float* given = nullptr;  ///< a scale for all of x instead of a dynamic one; values beyond it saturate
 };
 
-/// Codes and what is left to multiply: x ~ diag(row_scale) * scale * codes.
+/// Codes and what is left to multiply: x ~ diag(row_scale) * codes.
 struct QuantizedInput {
   kernel::Operand codes;
-  const float* row_scale = nullptr;
-  float scale = 1.0f;
+  const float* row_scale = nullptr;  ///< or null for 1
 };
 
 size_t quantized_input_bytes(InputCodes kind, int64_t rows, int64_t cols);

@@ -100,8 +100,8 @@ template <DType D>
 MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert) {
   constexpr bool kE4m3 = D == DType::f8_e4m3;
   const InputCodes input = layout.block_cols != 0 ? InputCodes::none
-                           : kE4m3                ? InputCodes::float8_e4m3
-                                                  : InputCodes::float8_e5m2;
+                           : kE4m3                ? InputCodes::fp8_e4m3
+                                                  : InputCodes::fp8_e5m2;
   return matmul_forms::scaled(layout, parameters, expert, kE4m3 ? kernel::ElementCode::e4m3 : kernel::ElementCode::e5m2,
                               input);
 }
