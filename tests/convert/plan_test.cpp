@@ -175,8 +175,9 @@ TEST_F(Planning, WarnsOfFormatsThatComfyuiCannotLoad) {
   auto rng = test_rng();
   for (const formats::Format* format : formats::all_formats()) {
     if (!format->writable) continue;
-    const Plan made = plan(small_model(rng), {.to = std::string(format->name) +
-                                                    (format->name == "int8_blockwise" ? ":block_size=16" : "")});
+    bool has_block = false;
+    for (const auto& option : format->options) has_block |= option.name == "block_size";
+    const Plan made = plan(small_model(rng), {.to = std::string(format->name) + (has_block ? ":block_size=16" : "")});
     EXPECT_EQ(mentions(made.warnings, "ComfyUI cannot load"), format->quantized && !format->support.comfyui);
   }
 }
@@ -363,7 +364,7 @@ TEST_F(Planning, LegacyScalesThatCannotBeReadAreNotLost) {
   RawFile file;
   file.tensors.emplace_back("scaled_fp8", RawTensor{"F8_E4M3", {0}, ""});
   file.tensors.emplace_back("blocks.0.q.weight", some_codes("F8_E4M3", {32, 32}, rng));
-  file.tensors.emplace_back("blocks.0.q.scale_weight", f32_tensor({32}, std::vector<float>(32, 0.5f)));
+  file.tensors.emplace_back("blocks.0.q.scale_weight", f32_tensor({31}, std::vector<float>(31, 0.5f)));
   const RawFile after = convert(file);
   EXPECT_EQ(after.at("blocks.0.q.weight"), file.at("blocks.0.q.weight"));
   EXPECT_EQ(after.at("blocks.0.q.scale_weight"), file.at("blocks.0.q.scale_weight"));

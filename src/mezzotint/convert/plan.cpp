@@ -290,8 +290,10 @@ class Planner {
 
   std::optional<Layout> describe(const std::string& tensor, const Shape& shape, const Selection& selection,
                                  std::string& refusal) const {
-    auto description =
-        selection.format->describe({.shape = shape, .kind = classify_layer(tensor, shape)}, selection.options);
+    const std::string bias = std::string(checkpoint::split_name(tensor).first) + ".bias";
+    auto description = selection.format->describe(
+        {.shape = shape, .kind = classify_layer(tensor, shape), .bias = model_.source().find(bias) != io::Source::npos},
+        selection.options);
     refusal = selection.label() + ": " + description.refusal;
     return description.layout;
   }
