@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <optional>
 #include <random>
 
 #include "gemm/support.h"
@@ -61,9 +62,7 @@ class Product {
         w_(s.n * s.k * bits(kind.code) / 8) {
     depth_ = transposed ? n_ : k_, cols_ = transposed ? k_ : n_;
     std::mt19937_64 rng(7);
-    std::normal_distribution<float> normal;
-    x_.resize(static_cast<size_t>(m * depth_));
-    for (float& v : x_) v = Bf16::decode(Bf16::encode(normal(rng)));
+    x_ = activations(m * depth_);
     x16_.resize(x_.size());
     for (size_t i = 0; i < x_.size(); ++i) x16_[i] = static_cast<uint16_t>(Bf16::encode(x_[i]));
     y_.resize(static_cast<size_t>(m * cols_));
@@ -179,6 +178,11 @@ void add_product(Report& report, const Kind& kind, const Shape& s, int64_t m, DT
   row.peak = product.in_bf16() ? report.limits().bf16 : report.limits().f32;
   row.run = [&] { product.run(); };
   row.check = [&](bool spoil) { return product.check(spoil); };
+  std::optional<Product> single;
+  if (threads > 1) {
+    single.emplace(kind, m, s, dtype, transposed, 1);
+    row.alone = [&] { single->run(); };
+  }
   report.add(row);
 }
 

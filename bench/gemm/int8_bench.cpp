@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 
 #include "gemm/support.h"
@@ -28,9 +29,7 @@ class Product {
   Product(int64_t m, const Shape& shape, bool scaled, bool transposed, int threads)
       : m_(m), n_(shape.n), k_(shape.k), scaled_(scaled), transposed_(transposed), threads_(threads), w_(n_ * k_) {
     depth_ = transposed ? n_ : k_, cols_ = transposed ? k_ : n_;
-    std::mt19937_64 rng(7);
-    x_.resize(static_cast<size_t>(m * depth_));
-    for (auto& code : x_) code = static_cast<int8_t>(rng());
+    x_ = activation_codes(m * depth_);
     x_scales_ = numbers(m * blocks(depth_), 1), w_scales_ = numbers(blocks(n_) * blocks(k_), 2);
     row_scale_ = numbers(m, 3), col_scale_ = numbers(cols_, 4);
     y_.resize(static_cast<size_t>(m * cols_));
@@ -108,6 +107,11 @@ void add_product(Report& report, const Shape& s, int64_t m, bool scaled, bool tr
   row.peak = report.limits().int8;
   row.run = [&] { product.run(); };
   row.check = [&](bool spoil) { return product.check(spoil); };
+  std::optional<Product> single;
+  if (threads > 1) {
+    single.emplace(m, s, scaled, transposed, 1);
+    row.alone = [&] { single->run(); };
+  }
   report.add(row);
 }
 
@@ -151,6 +155,8 @@ void rows(Report& report) {
         }
     }
   }
+  for (const int64_t m : {1, 16, 64, 256})
+    if (all) add_quantization(report, "row", m, 3072, {});
   for (const int64_t k : {3072, 14336}) {
     if (!all && k != 3072) continue;
     add_quantization(report, "row", 1024, k, {});

@@ -1,6 +1,9 @@
 // One thread's products, and two threads' where it says so:
-//     bench_gemm [--all] [--filter TEXT] [--cpu-time]
-// The quick choice ends within minutes; --all takes every shape. MEZZOTINT_ISA caps the instruction set.
+//     bench_gemm [--all] [--filter TEXT] [--cpu-time] [--seconds S] [--json]
+// The quick choice ends within minutes; --all takes every shape. MEZZOTINT_ISA caps the instruction set. With
+// `--filter -` standard input holds the filters, one a line; an empty line ends each one's rows.
+//     bench_gemm --inputs FILE [COUNT]
+// writes what the products multiply: the 256 MiB of weight_pool(), COUNT bf16 activations, COUNT int8 ones.
 #include "gemm/support.h"
 
 #include <fmt/format.h>
@@ -8,9 +11,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
 #include <random>
 
+#include "mezzotint/base/bf16.h"
 #include "mezzotint/kernel/gemm/peak.h"
 #include "mezzotint/kernel/isa.h"
 
@@ -32,18 +40,28 @@ struct Times {
   double best = 1e30, median = 0;
 };
 
-/// At least three runs and a third of a second, at most a hundred.
-Times time_of(const std::function<void()>& run, bool cpu_time) {
-  std::vector<double> all;
-  double sum = 0;
-  while (all.size() < 3 || (sum < 0.35 && all.size() < 100)) {
-    const double begin = now(cpu_time);
-    run();
-    all.push_back(now(cpu_time) - begin);
-    sum += all.back();
-  }
+double seconds_of(const std::function<void()>& run, bool cpu_time) {
+  const double begin = now(cpu_time);
+  run();
+  return now(cpu_time) - begin;
+}
+
+Times summary(std::vector<double> all) {
   std::sort(all.begin(), all.end());
   return {all.front(), all[all.size() / 2]};
+}
+
+/// At least three runs and `seconds`, at most a hundred. With `alone` its runs come between: the second result.
+std::pair<Times, Times> times_of(const Row& row, const Options& options) {
+  const bool cpu_time = options.cpu_time && row.threads == 1;
+  std::vector<double> all, alone;
+  double sum = 0;
+  while (all.size() < 3 || (sum < options.seconds && all.size() < 100)) {
+    all.push_back(seconds_of(row.run, cpu_time));
+    sum += all.back();
+    if (row.alone) alone.push_back(seconds_of(row.alone, false));
+  }
+  return {summary(std::move(all)), alone.empty() ? Times{} : summary(std::move(alone))};
 }
 
 /// Best rate of amount() per second.
@@ -82,6 +100,11 @@ double add_in_order() {
   return kAdditions;
 }
 
+void print_json(const nlohmann::ordered_json& object) {
+  fmt::print("{}\n", object.dump());
+  std::fflush(stdout);
+}
+
 std::string percent(double part) {
   return fmt::format("{:.0f}%", 100 * part);
 }
@@ -117,6 +140,21 @@ const uint8_t* Rotation::next() {
   return current();
 }
 
+std::vector<float> activations(int64_t count) {
+  std::mt19937_64 rng(7);
+  std::normal_distribution<float> normal;
+  std::vector<float> list(static_cast<size_t>(count));
+  for (float& v : list) v = Bf16::decode(Bf16::encode(normal(rng)));
+  return list;
+}
+
+std::vector<int8_t> activation_codes(int64_t count) {
+  std::mt19937_64 rng(7);
+  std::vector<int8_t> list(static_cast<size_t>(count));
+  for (int8_t& code : list) code = static_cast<int8_t>(rng());
+  return list;
+}
+
 Section::Section(void (*rows)(Report&)) {
   sections().push_back(rows);
 }
@@ -130,6 +168,15 @@ Report::Report(const Options& options) : options_(options) {
   limits_ = {peak(peak_int8), peak(peak_bf16), peak(peak_f32),
              std::max({rate(read_pool<1>, cpu), rate(read_pool<4>, cpu), rate(read_pool<16>, cpu)}),
              rate(add_in_order, cpu)};
+  if (options.json) {
+    print_json({{"level", kernel::name(active_isa())},
+                {"clock_GHz", limits_.cycles * 1e-9},
+                {"int8_GOP/s", limits_.int8 * 1e-9},
+                {"bf16_GOP/s", limits_.bf16 * 1e-9},
+                {"f32_GOP/s", limits_.f32 * 1e-9},
+                {"read_GB/s", limits_.read * 1e-9}});
+    return;
+  }
   const auto per_cycle = [&](double operations) { return operations / limits_.cycles; };
   fmt::print("level {}, clock {:.2f} GHz by dependent additions; one thread, from registers:\n",
              kernel::name(active_isa()), limits_.cycles * 1e-9);
@@ -143,43 +190,110 @@ Report::Report(const Options& options) : options_(options) {
 void Report::add(const Row& row) {
   if (!wants(row.text)) return;
   row.run();
-  const std::string answer = row.check(false);
+  std::string answer = row.check(false);
   if (answer.empty() || !row.check(true).empty()) {
     correct_ = false;
-    fmt::print("{:<64} WRONG{}\n", row.text, answer.empty() ? "" : ": a spoiled answer passes");
+    const std::string wrong = answer.empty() ? "WRONG" : "WRONG: a spoiled answer passes";
+    if (options_.json)
+      print_json({{"row", row.text}, {"wrong", wrong}});
+    else
+      fmt::print("{:<64} {}\n", row.text, wrong);
     return;
   }
-  const Times times = time_of(row.run, options_.cpu_time && row.threads == 1);
+  const auto [times, alone] = times_of(row, options_);
   // Memory is shared by the threads, registers are not.
   const double by_peak = row.peak > 0 ? row.operations / (row.peak * row.threads) : 0;
   const double by_memory = row.bytes / limits_.read;
-  fmt::print("{:<64} {:>9.3f} {:>9.3f} {:>8.0f} {:>7.1f} {:>14}  {}\n", row.text, 1e3 * times.best, 1e3 * times.median,
-             row.operations / times.best * 1e-9, row.bytes / times.best * 1e-9,
-             percent(std::max(by_peak, by_memory) / times.best) + (by_peak > by_memory ? " of peak" : " of read"),
-             answer);
+  const char* limit = by_peak > by_memory ? "peak" : "read";
+  const double of_limit = std::max(by_peak, by_memory) / times.best;
+  const double speedup = row.alone ? alone.median / times.median : 1;
+  if (options_.json) {
+    print_json({{"row", row.text},
+                {"threads", row.threads},
+                {"best_ms", 1e3 * times.best},
+                {"median_ms", 1e3 * times.median},
+                {"operations", row.operations},
+                {"bytes", row.bytes},
+                {"limit", limit},
+                {"limit_ms", 1e3 * std::max(by_peak, by_memory)},
+                {"of_limit", of_limit},
+                {"of_one_thread", speedup},
+                {"answer", answer}});
+  } else {
+    if (row.alone) answer += fmt::format("; {:.2f}x one thread", speedup);
+    fmt::print("{:<64} {:>9.3f} {:>9.3f} {:>8.0f} {:>7.1f} {:>14}  {}\n", row.text, 1e3 * times.best,
+               1e3 * times.median, row.operations / times.best * 1e-9, row.bytes / times.best * 1e-9,
+               percent(of_limit) + " of " + limit, answer);
+  }
   std::fflush(stdout);
 }
 
 }  // namespace mezzotint::bench
 
+namespace {
+
+using namespace mezzotint::bench;
+
+void usage() {
+  std::fputs(
+      "usage: bench_gemm [--all] [--filter TEXT|-] [--cpu-time] [--seconds S] [--json]\n"
+      "       bench_gemm --inputs FILE [COUNT]\n",
+      stderr);
+}
+
+bool write_inputs(const std::string& file, int64_t count) {
+  std::ofstream out(file, std::ios::binary);
+  const auto write = [&](const auto& list) {
+    out.write(reinterpret_cast<const char*>(list.data()),
+              static_cast<std::streamsize>(list.size() * sizeof(list.front())));
+  };
+  std::vector<uint16_t> narrow;
+  for (const float v : activations(count)) narrow.push_back(static_cast<uint16_t>(mezzotint::Bf16::encode(v)));
+  write(weight_pool());
+  write(narrow);
+  write(activation_codes(count));
+  out.close();
+  if (!out) std::fprintf(stderr, "cannot write %s\n", file.c_str());
+  return static_cast<bool>(out);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  using namespace mezzotint::bench;
   Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string arg = argv[i];
-    if (arg == "--all") {
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  if (args.size() >= 2 && args.size() <= 3 && args[0] == "--inputs") {
+    const int64_t count = args.size() == 3 ? std::atoll(args[2].c_str()) : int64_t{1} << 20;
+    return count > 0 && write_inputs(args[1], count) ? 0 : 2;
+  }
+  for (size_t i = 0; i < args.size(); ++i) {
+    const bool more = i + 1 < args.size();
+    if (args[i] == "--all") {
       options.all = true;
-    } else if (arg == "--cpu-time") {
+    } else if (args[i] == "--cpu-time") {
       options.cpu_time = true;
-    } else if (arg == "--filter" && i + 1 < argc) {
-      options.filter = argv[++i];
+    } else if (args[i] == "--json") {
+      options.json = true;
+    } else if (args[i] == "--filter" && more) {
+      options.filter = args[++i];
+    } else if (args[i] == "--seconds" && more && std::atof(args[i + 1].c_str()) > 0) {
+      options.seconds = std::atof(args[++i].c_str());
     } else {
-      std::fputs("usage: bench_gemm [--all] [--filter TEXT] [--cpu-time]\n", stderr);
+      usage();
       return 2;
     }
   }
   Report report(options);
-  for (const auto& rows : sections()) rows(report);
+  const auto all_sections = [&] {
+    for (const auto& rows : sections()) rows(report);
+  };
+  if (options.filter != "-") all_sections();
+  for (std::string line; options.filter == "-" && std::getline(std::cin, line);) {
+    report.set_filter(line);
+    all_sections();
+    std::puts("");
+    std::fflush(stdout);
+  }
   if (!report.correct()) std::fputs("a product gave a wrong answer\n", stderr);
   return report.correct() ? 0 : 1;
 }

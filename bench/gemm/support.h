@@ -12,6 +12,8 @@ struct Options {
   bool all = false;       ///< every shape, not the quick choice
   std::string filter;     ///< rows whose text contains it
   bool cpu_time = false;  ///< time of the thread instead of the clock's: where others use the machine too
+  bool json = false;      ///< one JSON object a line: the limits, then every row
+  double seconds = 0.35;  ///< that a row is timed at least
 };
 
 /// Per second, of one thread.
@@ -40,6 +42,8 @@ struct Row {
   /// Runs on the current weights and compares with the definition; the text says how exact it was, empty = wrong. A
   /// spoiled comparison must come out wrong.
   std::function<std::string(bool spoil)> check;
+  /// The same with one thread, where there are several: timed in turn with run, by the clock.
+  std::function<void()> alone;
 };
 
 class Report {
@@ -50,6 +54,7 @@ class Report {
   bool wants(const std::string& text) const { return text.find(options_.filter) != std::string::npos; }
   void add(const Row& row);
   bool correct() const { return correct_; }
+  void set_filter(const std::string& filter) { options_.filter = filter; }
 
  private:
   Options options_;
@@ -64,6 +69,10 @@ struct Section {
 
 /// Random bytes, more than the caches hold; the same ones every time.
 const std::vector<uint8_t>& weight_pool();
+/// Activations, the same ones every time: normal values that bf16 holds, and codes of any value. A longer list starts
+/// with the shorter one.
+std::vector<float> activations(int64_t count);
+std::vector<int8_t> activation_codes(int64_t count);
 
 /// The place of weights of `bytes` bytes in the pool, another one at each call.
 class Rotation {
