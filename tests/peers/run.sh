@@ -14,10 +14,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-venv=$root/build/peers-venv
-torch_spec=${PEERS_TORCH:-torch==2.13.0+cpu}
-stamp=$venv/.installed
-want=$( (echo "$torch_spec"; cat "$here/requirements.txt") | sha256sum | cut -d' ' -f1)
+. "$here/venv.sh"
 
 missing() {
   echo "test-peers: $1" >&2
@@ -29,25 +26,7 @@ missing() {
   exit 1
 }
 
-install_peers() {
-  mkdir -p "$root/build"
-  [[ -x $venv/bin/python ]] || python3 -m venv "$venv" || return 1
-  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
-  # torch first and alone; the constraint then stops any later upgrade.
-  "${pip[@]}" "$torch_spec" || {
-    echo "test-peers: pip found no $torch_spec. Point pip at PyTorch's CPU" >&2
-    echo "wheels (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS), or set" >&2
-    echo "PEERS_TORCH=torch==2.13.0 to accept the default build." >&2
-    return 1
-  }
-  echo "$torch_spec" > "$venv/.constraint"
-  "${pip[@]}" -c "$venv/.constraint" -r "$here/requirements.txt" || return 1
-  echo "$want" > "$stamp"
-}
-
-if [[ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ]]; then
-  install_peers || missing "could not install the pinned peers"
-fi
+peers_venv || missing "could not install the pinned peers"
 
 export MEZZOTINT=${MEZZOTINT:-$root/build/bin/mezzotint}
 export PEERS_SCRATCH=${PEERS_SCRATCH:-$root/build/peers-data}

@@ -100,6 +100,61 @@ def dequantize(layer, tensors, mark):
     raise ValueError(name)
 
 
+def hadamard(size):
+    """ConvRot's matrix from its closed form: -1 for every pair of base-4 digits that sums to 3."""
+    i, j = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    sign = np.ones((size, size))
+    for digit in range(int(round(np.log(size) / np.log(4)))):
+        sign *= np.where((i // 4 ** digit) % 4 + (j // 4 ** digit) % 4 == 3, -1, 1)
+    return sign / np.sqrt(size)
+
+
+def rotate(values, group=256):
+    shape = values.shape
+    return (values.reshape(-1, group) @ hadamard(group)).reshape(shape)
+
+
+def blocks(w, size):
+    """Blocks of `size` along the last dimension, padded with zeros: [rows, blocks, size]."""
+    padded = np.pad(w, ((0, 0), (0, -w.shape[1] % size)))
+    return padded.reshape(len(w), -1, size)
+
+
+def _float8_step(y, exp_bits, mant_bits, bias):
+    exponent = np.floor(np.log2(np.maximum(np.abs(y), 2.0 ** (1 - bias))))
+    return 2.0 ** (exponent - mant_bits)
+
+
+def _nvfp4_step(w):
+    parts = blocks(w, 16)
+    # An e4m3 scale is at most 1/16 above the wanted one.
+    scale = np.abs(parts).max(axis=2, keepdims=True) / 6 * (1 + 2.0 ** -4)
+    y = np.abs(parts) / np.maximum(scale, 1e-300)
+    return np.where(y < 2, 0.5, np.where(y < 4, 1, 2)) * scale
+
+
+def _mxfp8_step(w):
+    parts = blocks(w, 32)
+    amax = np.maximum(np.abs(parts).max(axis=2, keepdims=True), 1e-300)
+    scale = 2.0 ** np.ceil(np.log2(amax / 448))
+    return _float8_step(parts / scale, 4, 3, 7) * scale
+
+
+def _w4a8_step(w):
+    # Sixteen levels; the widest gap of the published codebook is 0.186 of the group's amax.
+    return np.abs(blocks(rotate(w), 16)).max(axis=2, keepdims=True) * 0.186
+
+
+STEPS = {
+    "int8_row": lambda w: np.abs(w).max(axis=1, keepdims=True) / 127,
+    "int8_convrot": lambda w: np.abs(rotate(w)).max(axis=1, keepdims=True) / 127,
+    "convrot_w4a4": lambda w: np.abs(rotate(w)).max(axis=1, keepdims=True) / 7,
+    "asym_w4a8_int8": _w4a8_step,
+    "nvfp4": _nvfp4_step,
+    "mxfp8": _mxfp8_step,
+}
+
+
 def step_rms(w, fmt):
     """rms of the rounding error that the format must have on w: step/sqrt(12).
 
@@ -110,10 +165,9 @@ def step_rms(w, fmt):
     if fmt in FLOAT8:
         exp_bits, mant_bits, bias, _, top, _ = FLOAT8[fmt]
         scale = np.abs(w).max() / top
-        exponent = np.floor(np.log2(np.maximum(np.abs(w) / scale, 2.0 ** (1 - bias))))
-        step = 2.0 ** (exponent - mant_bits) * scale
-    elif fmt == "int8_row":
-        step = np.abs(w).max(axis=1, keepdims=True) / 127
+        step = _float8_step(w / scale, exp_bits, mant_bits, bias) * scale
+    elif fmt in STEPS:
+        step = STEPS[fmt](w)
     else:
         step = np.abs(w).max() / 127
-    return float(np.sqrt(np.mean(np.square(np.broadcast_to(step, w.shape))) / 12))
+    return float(np.sqrt(np.mean(np.square(step)) / 12))
