@@ -8,17 +8,18 @@
 #   make format       clang-format over all sources
 #   make tidy         clang-tidy over all sources (slow; needs clang-tidy)
 #   make test-peers   our output in other programs (opt-in; installs pinned peers)
+#   make bench-peers  our speed beside torch and comfy-kitchen, one core (opt-in, the same peers); ARGS=--all for more
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers clean help
+.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers bench-peers clean help
 
 # Where the packages come from another source, run `make BOOTSTRAP=true ...`.
 BOOTSTRAP ?= tools/bootstrap
 JOBS ?= $(shell nproc)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
 
 bootstrap:
 	@$(BOOTSTRAP)
@@ -71,6 +72,10 @@ tidy: build
 
 test-peers: build
 	tests/peers/run.sh
+
+bench-peers: build
+	cmake --build --preset release -j $(JOBS) --target bench_gemm bench_formats
+	bench/peers/run.sh $(ARGS)
 
 clean:
 	cmake -E rm -rf build/bin build/lib build/asan build/cuda build/dev build/dist build/demo

@@ -156,10 +156,12 @@ void rows(Report& report) {
     }
   }
   for (const int64_t m : {1, 16, 64, 256})
-    if (all) add_quantization(report, "row", m, 3072, {});
-  for (const int64_t k : {3072, 14336}) {
+    for (const int64_t k : {3072, 4096, 5120, 10240, 12288, 13824, 14336})
+      if (all) add_quantization(report, "row", m, k, {});
+  for (const int64_t k : {3072, 4096, 5120, 10240, 12288, 13824, 14336}) {
     if (!all && k != 3072) continue;
     add_quantization(report, "row", 1024, k, {});
+    if (k != 3072 && k != 14336) continue;
     add_quantization(report, "block", 1024, k, {.scaling = Int8Scaling::block});
     add_quantization(report, "row, rotated by 256", 1024, k, {.rotation = 256});
     add_quantization(report, "block, gelu", 1024, k, {.scaling = Int8Scaling::block, .prologue = Prologue::gelu_tanh});
