@@ -33,7 +33,9 @@ TEST(Int4, EncodesAnyRangeOfColumnsByTheFormula) {
             }
             // The other halves of shared bytes, and bytes in front, stay.
             for (int64_t c = 0; c < 2 * blank.cols(); ++c)
-              if (c < col0 || c >= col0 + s.cols) ASSERT_EQ(nibble(got, r, c), nibble(before, r, c)) << r << " " << c;
+              if (c < col0 || c >= col0 + s.cols) {
+                ASSERT_EQ(nibble(got, r, c), nibble(before, r, c)) << r << " " << c;
+              }
           }
         }
 }
