@@ -110,12 +110,17 @@ inline test::RawFile small_model(std::mt19937_64& rng, DType dtype = DType::bf16
   return file;
 }
 
+/// The format's layout of a weight; nothing where it refuses the shape.
+inline std::optional<formats::Layout> layout_of(const std::string& format, const Shape& shape) {
+  const auto selection = formats::select_format(format);
+  const auto kind = shape.size() == 3 ? formats::LayerKind::expert_bank : formats::LayerKind::linear;
+  return selection.format->describe({shape, kind}, selection.options).layout;
+}
+
 /// What the format's own in-memory path makes of a stored weight, as the tensors of a file.
 inline formats::Quantized quantized(const std::string& format, const test::RawTensor& tensor, const std::string& name,
                                     Rounding rounding = {}) {
-  const auto selection = formats::select_format(format);
-  const auto kind = tensor.shape.size() == 3 ? formats::LayerKind::expert_bank : formats::LayerKind::linear;
-  const auto layout = selection.format->describe({tensor.shape, kind}, selection.options).layout.value();
+  const auto layout = layout_of(format, tensor.shape).value();
   if (rounding.mode == Rounding::Mode::stochastic) rounding = Rounding::stochastic(rounding.key, name + ".weight");
   const formats::Tile whole{
       tensor.bytes.data(), dtype_from_name(tensor.dtype).value(), 0, layout.total_rows(), 0, layout.cols, layout.cols};

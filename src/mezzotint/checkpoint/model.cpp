@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 #include <map>
@@ -11,6 +12,7 @@
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/markers_in.h"
 #include "mezzotint/checkpoint/suffixes.h"
+#include "mezzotint/checkpoint/weight_values.h"
 #include "mezzotint/formats/driver.h"
 
 namespace mezzotint::checkpoint {
@@ -157,6 +159,11 @@ class ModelBuilder {
       if (tensor == io::Source::npos || is_unit_placeholder(entry.dialect, tensor)) continue;
       entry.*member = tensor;
       claim(tensor, index, Role::activation);
+    }
+    const auto companions = entry.layout.format->companions;
+    if (entry.pre_quant_scale && std::find(companions.begin(), companions.end(), kPreQuantScale) != companions.end()) {
+      entry.smoothed = true;  // of other formats, loaders read no such tensor
+      entry.consistent = entry.consistent && are_smoothing_factors(tensors_[*entry.pre_quant_scale], entry.layout);
     }
     if (const auto tensor = markers_.tensors.find(layer); tensor != markers_.tensors.end()) {
       entry.marker_tensor = tensor->second;

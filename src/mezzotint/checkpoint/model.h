@@ -36,6 +36,8 @@ struct Layer {
   std::optional<size_t> marker_tensor;
   std::optional<size_t> input_scale;      ///< activation scale, F32 scalar in a well-formed file
   std::optional<size_t> pre_quant_scale;  ///< smoothing factors [K]
+  bool smoothed = false;                  ///< whether loaders multiply the layer's input by pre_quant_scale: its weight
+                                          ///< is what the codes decode to, times diag(pre_quant_scale)
 };
 
 /// What one source tensor is.

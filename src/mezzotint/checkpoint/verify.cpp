@@ -108,7 +108,11 @@ class Verifier {
       add(Severity::error, "pre-quant-scale-shape", info.name,
           fmt::format("The smoothing factors have shape {}; the layer has {} inputs.", to_string(info.shape),
                       layer.layout.cols));
-    if (is_readable(info.dtype)) check_finite(*layer.pre_quant_scale, "non-finite-scale");
+    if (!facts(info.dtype).is_float || !is_readable(info.dtype))
+      add(Severity::error, "pre-quant-scale-dtype", info.name,
+          fmt::format("The smoothing factors are {}; they must be floats.", name(info.dtype)));
+    else
+      check_finite(*layer.pre_quant_scale, "non-finite-scale");
   }
 
   bool check_finite(size_t index, std::string_view code) {

@@ -80,8 +80,32 @@ bool is_readable(DType dtype) {
   return widener(dtype) != nullptr;
 }
 
+bool are_smoothing_factors(const io::TensorInfo& info, const formats::Layout& layout) {
+  return facts(info.dtype).is_float && is_readable(info.dtype) &&
+         element_count(info.shape) == static_cast<uint64_t>(layout.cols);
+}
+
+std::vector<float> column_factors(const Model& model, const Layer& layer) {
+  if (!layer.smoothed) return {};
+  assert(layer.consistent);
+  const WeightValues values(model, *layer.pre_quant_scale);
+  std::vector<float> factors(values.elements());
+  std::vector<std::byte> bytes;
+  values.read(0, values.elements(), factors.data(), bytes);
+  return factors;
+}
+
+void scale_columns(const std::vector<float>& factors, uint64_t rows, float* values) {
+  for (uint64_t r = 0; r < rows; ++r)
+    for (const float factor : factors) *values++ *= factor;
+}
+
 WeightValues::WeightValues(const Model& model, const Layer& layer)
-    : model_(&model), layer_(&layer), parameters_(model.parameters(layer)), tensor_(layer.parts[0]) {
+    : model_(&model),
+      layer_(&layer),
+      parameters_(model.parameters(layer)),
+      factors_(column_factors(model, layer)),
+      tensor_(layer.parts[0]) {
   elements_ = static_cast<uint64_t>(layer.layout.total_rows()) * static_cast<uint64_t>(layer.layout.cols);
   granule_ = static_cast<uint64_t>(layer.layout.row_granule) * static_cast<uint64_t>(layer.layout.cols);
   span_ = static_cast<uint64_t>(layer.layout.rows) * static_cast<uint64_t>(layer.layout.cols);
@@ -117,6 +141,7 @@ void WeightValues::read(uint64_t first, uint64_t count, float* out, std::vector<
   bytes.resize(static_cast<size_t>(layout.code_rows(rows)) * static_cast<size_t>(layout.row_bytes));
   model_->read_codes(*layer_, row0, rows, bytes.data());
   formats::decode_rows(layout, parameters_, row0, rows, bytes.data(), out);
+  scale_columns(factors_, static_cast<uint64_t>(rows), out);
 }
 
 std::vector<Run> cut_runs(const WeightValues& values, const WeightValues* other, uint64_t target) {

@@ -10,6 +10,16 @@ namespace mezzotint::checkpoint {
 /// Whether elements of this dtype can be read as numbers one by one (sub-byte and complex types cannot).
 bool is_readable(DType dtype);
 
+/// Whether a tensor can be the smoothing factors (pre_quant_scale) of a layer: floats, one for every column.
+bool are_smoothing_factors(const io::TensorInfo& info, const formats::Layout& layout);
+
+/// What every column of the decoded codes has to be multiplied by to give the layer's weight: [K], or empty where the
+/// layer is not smoothed.
+std::vector<float> column_factors(const Model& model, const Layer& layer);
+
+/// Multiplies `rows` packed rows by the factors; does nothing where there are none.
+void scale_columns(const std::vector<float>& factors, uint64_t rows, float* values);
+
 /// A run of elements.
 struct Run {
   uint64_t first = 0;
@@ -19,7 +29,8 @@ struct Run {
 /// Reads runs of elements in logical row-major order. Safe to use from several threads; the model must outlive it.
 class WeightValues {
  public:
-  /// The weight of a consistent quantized layer: parameters are read and converted now (Model::parameters).
+  /// The weight of a consistent quantized layer, smoothing factors included: parameters are read and converted now
+  /// (Model::parameters).
   WeightValues(const Model& model, const Layer& layer);
   /// A tensor taken as it is stored, without any scale; its dtype must be is_readable.
   WeightValues(const Model& model, size_t tensor);
@@ -38,6 +49,7 @@ class WeightValues {
   const Model* model_;
   const Layer* layer_ = nullptr;
   formats::Parameters parameters_;
+  std::vector<float> factors_;
   size_t tensor_;
   uint64_t elements_ = 0;
   uint64_t granule_ = 1;

@@ -88,7 +88,10 @@ Entries entries_of(const Model& model) {
       case Role::marker:
       case Role::file_marker:
         continue;
-      case Role::activation: {  // "scale_input" and "input_scale" are the same thing
+      case Role::activation: {
+        const Layer& owner = model.layers()[model.layer_of(i)];
+        if (owner.consistent && owner.smoothed && i == *owner.pre_quant_scale) continue;  // a factor of the weight
+        // "scale_input" and "input_scale" are the same thing.
         const auto [layer, suffix] = checkpoint::split_name(tensors[i].name);
         key = std::string(layer) + "." + std::string(checkpoint::canonical_suffix(suffix));
         break;
@@ -172,12 +175,13 @@ class Comparer {
     const auto& left = *a.layer;
     const auto& right = *b.layer;
     if (left.layout.format != right.layout.format || !(left.layout.options == right.layout.options) ||
-        left.parts.size() != right.parts.size())
+        left.parts.size() != right.parts.size() || left.smoothed != right.smoothed)
       return 0;
+    if (left.smoothed && !same_bytes(*left.pre_quant_scale, *right.pre_quant_scale)) return 0;
     // Parameters first: they are small and differ wherever codes do.
     for (size_t i = left.parts.size(); i-- > 0;)
       if (!same_bytes(left.parts[i], right.parts[i])) return 0;
-    return left.parts.size();
+    return left.parts.size() + (left.smoothed ? 1 : 0);
   }
 
   static std::optional<WeightValues> values(const Model& model, const Entry& entry) {

@@ -100,7 +100,9 @@ class Editor {
           if (tensor) removed_[*tensor] = true;
         continue;
       }
-      for (const size_t part : layer.parts)
+      std::vector<size_t> parts = layer.parts;
+      if (layer.smoothed) parts.push_back(*layer.pre_quant_scale);
+      for (const size_t part : parts)
         if (removed_[part])
           throw Error({.name = "edit-breaks-layer",
                        .problem = "this parameter cannot be removed while its weight stays",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mezzotint/checkpoint/weight_values.h"
 #include "mezzotint/formats/driver.h"
 #include "mezzotint/kernel/decode.h"
 
@@ -27,6 +28,7 @@ struct Pipeline::State {
   std::vector<formats::RowRange> tiles;
   formats::Parameters parameters;         // of the output
   formats::Parameters source_parameters;  // of a quantized source
+  std::vector<float> source_factors;      // smoothing factors of a quantized source
   std::vector<float> stats;
   formats::ChooseOptions choose;
   formats::ChoosePlan plan{.passes = 0};
@@ -115,8 +117,11 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   job->stages.push_back({.tiles = 1, .run = [this, &row, state](size_t, size_t) {
                            state->parameters = formats::new_parameters(*row.layout);
                            state->stats.assign(state->plan.stats, 0.0f);
-                           if (row.action == Action::reencode)
-                             state->source_parameters = model_.parameters(model_.layers()[row.layer]);
+                           if (row.action == Action::reencode) {
+                             const checkpoint::Layer& layer = model_.layers()[row.layer];
+                             state->source_parameters = model_.parameters(layer);
+                             state->source_factors = checkpoint::column_factors(model_, layer);
+                           }
                          }});
   const int passes = state->plan.passes;
   const bool fused = passes > 0 && state->plan.fused;
@@ -167,11 +172,20 @@ formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t
   formats::Tile tile{.row0 = range.row0, .rows = range.rows, .col0 = 0, .cols = layout.cols, .row_stride = layout.cols};
   if (row.action == Action::reencode) {
     const checkpoint::Layer& layer = model_.layers()[row.layer];
-    make_room(scratch.source, static_cast<size_t>(layer.layout.code_rows(range.rows) * layer.layout.row_bytes));
+    const formats::Layout& stored = layer.layout;
+    make_room(scratch.source,
+              static_cast<size_t>(stored.code_rows(std::min(range.rows, stored.rows)) * stored.row_bytes));
     make_room(scratch.values, static_cast<size_t>(range.rows * layout.cols));
-    model_.read_codes(layer, range.row0, range.rows, scratch.source.data());
-    formats::decode_rows(layer.layout, state.source_parameters, range.row0, range.rows, scratch.source.data(),
-                         scratch.values.data());
+    // A plain layout does not know experts: a tile of it may span several of the source's.
+    for (int64_t done = 0; done < range.rows;) {
+      const int64_t row0 = range.row0 + done;
+      const int64_t rows = std::min(range.rows - done, stored.rows - row0 % stored.rows);
+      model_.read_codes(layer, row0, rows, scratch.source.data());
+      formats::decode_rows(stored, state.source_parameters, row0, rows, scratch.source.data(),
+                           scratch.values.data() + done * layout.cols);
+      done += rows;
+    }
+    checkpoint::scale_columns(state.source_factors, static_cast<uint64_t>(range.rows), scratch.values.data());
     tile.data = scratch.values.data();
     tile.dtype = DType::f32;
   } else {

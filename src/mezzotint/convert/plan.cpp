@@ -198,10 +198,10 @@ class Planner {
     if (dropped(tensors_[layer.parts[0]].name))
       return add_drop(tensor, role == Role::codes ? "asked for by --drop" : "its layer is dropped");
     const bool asked = dropped(tensors_[tensor].name);
-    if (asked && (role == Role::activation || !layer.consistent)) return add_drop(tensor, "asked for by --drop");
+    if (asked && !layer.consistent) return add_drop(tensor, "asked for by --drop");
     if (!layer.consistent) return consider_broken(tensor, layer);
     if (role == Role::codes) return consider_layer(tensor, index);
-    if (role == Role::activation) return consider_activation(tensor, layer);
+    if (role == Role::activation) return consider_activation(tensor, layer, asked);
     // Parameters and markers go with the layer's weight.
     if (asked) ++undroppable_;
   }
@@ -225,8 +225,13 @@ class Planner {
   }
 
   // Activation scales stay with codes that stay; for other codes they were measured against the wrong format.
-  void consider_activation(size_t tensor, const Layer& layer) {
+  // Smoothing factors are a part of the weight, which is decoded with them.
+  void consider_activation(size_t tensor, const Layer& layer, bool asked) {
     const auto wanted = wanted_for_layer(layer);
+    const bool smooths = layer.smoothed && tensor == *layer.pre_quant_scale;
+    if (smooths && wanted.layout) return add_drop(tensor, "multiplied into the weight");
+    if (asked && !smooths) return add_drop(tensor, "asked for by --drop");
+    if (asked) ++undroppable_;
     if (!wanted.layout) {
       add_copy(tensor, "activation scale of a layer that keeps its codes");
       const auto suffix = checkpoint::canonical_suffix(checkpoint::split_name(tensors_[tensor].name).second);

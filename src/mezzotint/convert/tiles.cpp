@@ -55,7 +55,11 @@ uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row) {
     const auto choose_plan = row.layout->format->choose_plan;
     if (choose_plan != nullptr) bytes += choose_plan(*row.layout, {.effort = row.effort}).stats * sizeof(float);
   }
-  if (row.action == Action::reencode) bytes += parameter_bytes(model.layers()[row.layer].layout);
+  if (row.action == Action::reencode) {
+    const checkpoint::Layer& layer = model.layers()[row.layer];
+    bytes += parameter_bytes(layer.layout);
+    if (layer.smoothed) bytes += static_cast<uint64_t>(layer.layout.cols) * sizeof(float);
+  }
   return bytes;
 }
 
