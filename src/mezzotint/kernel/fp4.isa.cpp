@@ -4,6 +4,7 @@
 #include "mezzotint/kernel/isa_elements.h"
 #ifdef __AVX512BW__
 #include "mezzotint/kernel/fp4_avx512.h"
+#include "mezzotint/kernel/fp4_bounds_avx512.h"
 #endif
 
 namespace mezzotint::kernel {
@@ -77,33 +78,38 @@ template <class From>
   }
 }
 
-/// Nearest codes of whole blocks, at most kChunk columns.
+/// Nearest codes of at most kChunk columns, whole blocks.
+template <class From>
+void encode_few_blocks(const typename From::Stored* x, int64_t blocks, const Dword* t, Byte* out) {
+  Chunk chunk;
+  divide<From>(x, blocks, t, chunk.y);
+  nearest(chunk.y, blocks * kBlock, chunk.codes);
+  pack(chunk.codes, blocks * kBlock / 2, out);
+}
+
+/// Nearest codes of whole blocks.
 template <class From>
 void encode_blocks(const typename From::Stored* x, int64_t blocks, const Dword* t, Byte* out) {
-  Chunk chunk;
-  int64_t done = 0;
 #ifdef __AVX512BW__
-  for (; done + 16 <= blocks; done += 16) {
-    const __m512 factors = _mm512_loadu_ps(t + done);
-    if (_mm512_cmp_ps_mask(factors, _mm512_set1_ps(kLeast), _CMP_GE_OQ) !=
-            _mm512_cmp_ps_mask(factors, _mm512_set1_ps(kMost), _CMP_LE_OQ) ||
-        _mm512_cmp_ps_mask(factors, _mm512_set1_ps(kLeast), _CMP_GE_OQ) != 0xFFFF)
-      break;
-    alignas(64) float reciprocals[16];
-    _mm512_store_ps(reciprocals, _mm512_div_ps(_mm512_set1_ps(1.0f), factors));
-    for (int64_t b = 0; b < 16; ++b) {
-      const int64_t at = done + b;
-      const __m128i codes = encode_block(load_block<From>(x + at * kBlock), _mm512_set1_ps(float_from_bits(t[at])),
-                                         _mm512_set1_ps(reciprocals[b]));
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(out + at * kBlock / 2), codes);
-    }
-  }
+  constexpr int64_t kStep = 16;
+#else
+  constexpr int64_t kStep = kChunk / kBlock;
 #endif
-  if (done == blocks) return;
-  const int64_t columns = (blocks - done) * kBlock;
-  divide<From>(x + done * kBlock, blocks - done, t + done, chunk.y);
-  nearest(chunk.y, columns, chunk.codes);
-  pack(chunk.codes, columns / 2, out + done * kBlock / 2);
+  for (int64_t b; blocks > 0; x += b * kBlock, t += b, out += b * kBlock / 2, blocks -= b) {
+    b = smaller(blocks, kStep);
+#ifdef __AVX512BW__
+    const __m512 factors = b == kStep ? _mm512_loadu_ps(t) : _mm512_setzero_ps();
+    const __mmask16 large = _mm512_cmp_ps_mask(factors, _mm512_set1_ps(kLeast), _CMP_GE_OQ);
+    if (_mm512_mask_cmp_ps_mask(large, factors, _mm512_set1_ps(kMost), _CMP_LE_OQ) == 0xFFFF) {
+      if constexpr (__is_same(From, Bf16Element))
+        encode_sixteen_blocks(x, code_bounds(factors), out);
+      else
+        encode_sixteen_blocks<From>(x, factors, out);
+      continue;
+    }
+#endif
+    encode_few_blocks<From>(x, b, t, out);
+  }
 }
 
 /// Columns [first, end) of one row, at most kChunk from the start of the first one's block; x is of column `first`, t
@@ -198,6 +204,15 @@ void encode_fp4<kIsa>(const Source& x, const Scales& scales, uint8_t* codes, int
                       const Rounding& rounding, const ElementIndex& index) {
   with_element(x.dtype, [&]<class From> {
     const auto* data = static_cast<const typename From::Stored*>(x.data);
+    const bool whole = scales.col0 % kBlock == 0 && x.cols % kBlock == 0;
+    if (whole && rounding.mode == Rounding::Mode::nearest_even) {
+      const int64_t first = scales.col0 / kBlock;
+      for (int64_t r = 0; r < x.rows; ++r)
+        encode_blocks<From>(data + r * x.stride, x.cols / kBlock,
+                            reinterpret_cast<const Dword*>(scales.data + (scales.row0 + r) * scales.stride + first),
+                            codes + r * codes_stride + first * kBlock / 2);
+      return;
+    }
     for_each_chunk(x.rows, x.cols, scales, [&](int64_t r, int64_t first, int64_t end, const Dword* t) {
       const int64_t col = first - scales.col0;
       const uint64_t at = index.first + static_cast<uint64_t>(r) * index.row_stride + static_cast<uint64_t>(col);

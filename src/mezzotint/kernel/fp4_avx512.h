@@ -46,6 +46,19 @@ template <>
   return _mm512_cvtepi64_epi8(pairs);
 }
 
+/// Codes of sixteen blocks.
+template <class From>
+[[gnu::always_inline]] inline void encode_sixteen_blocks(const typename From::Stored* x, __m512 t, Byte* out) {
+  alignas(64) float factors[16], reciprocals[16];
+  _mm512_store_ps(factors, t);
+  _mm512_store_ps(reciprocals, _mm512_div_ps(_mm512_set1_ps(1.0f), t));
+  for (int64_t b = 0; b < 16; ++b) {
+    const __m128i codes =
+        encode_block(load_block<From>(x + b * 16), _mm512_set1_ps(factors[b]), _mm512_set1_ps(reciprocals[b]));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out + b * 8), codes);
+  }
+}
+
 /// Values of 8 bytes of codes.
 [[gnu::always_inline]] inline __m512 decode_block(const Byte* codes) {
   const __m512 values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f, -1.5f,

@@ -46,10 +46,14 @@ template <class Element>
   constexpr auto kMask = static_cast<Magnitude>(sizeof(Magnitude) == 2 ? 0x7FFF : 0x7FFFFFFF);
   int64_t done = 0;
 #ifdef __AVX512BW__
+  constexpr int64_t kAhead = 6144;  // bytes; the hardware's own look-ahead stops at the end of a page
   if constexpr (sizeof(Magnitude) == 2)
-    for (; done + 16 <= blocks; done += 16)
+    for (; done + 16 <= blocks; done += 16) {
+      for (int64_t line = 0; line < 512; line += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(x + done * kBlock) + kAhead + line);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(tops + done),
                           _mm512_cvtepi32_epi16(sixteen_tops(x + done * kBlock)));
+    }
 #endif
   for (int64_t b = done; b < blocks; ++b) {
     Magnitude top = 0;

@@ -48,9 +48,9 @@ struct BlockScales {
               int64_t cols)
       : first(col0 / (4 * kBlock) * 4), stride(round_up_to((col0 + cols + kBlock - 1) / kBlock, 4) - first) {
     bytes.resize(static_cast<size_t>(rows * stride));
-    for (int64_t r = 0; r < rows; ++r)
-      swizzle::read_row(buffer_of(layout, parameters, (row0 + r) / layout.rows), (row0 + r) % layout.rows,
-                        blocks_across(layout), first, stride, bytes.data() + r * stride);
+    // Tiles never span two experts.
+    swizzle::read_rows(buffer_of(layout, parameters, row0 / layout.rows), row0 % layout.rows, rows,
+                       blocks_across(layout), first, stride, bytes.data(), stride);
   }
   int64_t column(int64_t col0) const { return col0 - first * kBlock; }
 };
@@ -95,9 +95,8 @@ bool observe(const Layout& layout, const ChooseOptions&, int, const Tile& tile, 
   const int64_t across = blocks_across(layout);
   std::vector<uint8_t> scales(static_cast<size_t>(tile.rows * across));
   const bool non_finite = kernel::mx_scales(source(tile), scales.data(), across);
-  std::byte* buffer = buffer_of(layout, parameters, tile.row0 / layout.rows);
-  for (int64_t r = 0; r < tile.rows; ++r)
-    swizzle::write_row(buffer, (tile.row0 + r) % layout.rows, across, scales.data() + r * across);
+  swizzle::write_rows(buffer_of(layout, parameters, tile.row0 / layout.rows), tile.row0 % layout.rows, tile.rows,
+                      across, scales.data(), across);
   return non_finite;
 }
 

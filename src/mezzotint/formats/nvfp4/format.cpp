@@ -2,12 +2,13 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/base/e4m3.h"
 #include "mezzotint/formats/common/matmul_forms.h"
 #include "mezzotint/formats/common/pieces.h"
-#include "mezzotint/formats/common/swizzle.h"
+#include "mezzotint/formats/common/swizzled_rows.h"
 #include "mezzotint/formats/nvfp4/recognise.h"
 #include "mezzotint/kernel/decode.h"
 #include "mezzotint/kernel/fp4.h"
@@ -30,25 +31,10 @@ int64_t blocks_across(const Layout& layout) {
   return round_up_to(layout.cols, kAlignment) / kBlock;
 }
 
-/// One row's block scales in the swizzled buffer. Four neighbours lie side by side, the next four a tile further.
-struct ScaleRow {
-  int64_t start, across;
-
-  ScaleRow(const Layout& layout, int64_t row)
-      : start(row / layout.rows * swizzle::bytes(layout.stored_rows, blocks_across(layout)) +
-              swizzle::offset(row % layout.rows, 0, blocks_across(layout))),
-        across(blocks_across(layout)) {}
-
-  void write(const uint8_t* scales, std::vector<std::byte>& buffer) const {
-    for (int64_t b = 0, at = start; b < across; b += 4, at += swizzle::kTileBytes)
-      std::memcpy(buffer.data() + at, scales + b, b + 4 <= across ? 4 : static_cast<size_t>(across - b));
-  }
-  /// Blocks [first, last), both multiples of 4.
-  void read(const std::vector<std::byte>& buffer, int64_t first, int64_t last, uint8_t* scales) const {
-    for (int64_t b = first, at = start + first / 4 * swizzle::kTileBytes; b < last; b += 4, at += swizzle::kTileBytes)
-      std::memcpy(scales + (b - first), buffer.data() + at, 4);
-  }
-};
+/// Where the blocked buffer of a row's expert begins.
+int64_t buffer_start(const Layout& layout, int64_t row) {
+  return row / layout.rows * swizzle::bytes(layout.stored_rows, blocks_across(layout));
+}
 
 /// The factors t = weight_scale_2 * block scale of a rectangle of the weight.
 class BlockFactors {
@@ -56,19 +42,19 @@ class BlockFactors {
   BlockFactors(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
                int64_t cols)
       : first_(col0 / (4 * kBlock) * 4), stride_(round_up_to((col0 + cols + kBlock - 1) / kBlock, 4) - first_) {
-    codes_.resize(static_cast<size_t>(rows * stride_));
-    factors_.resize(codes_.size());
-    for (int64_t r = 0; r < rows; ++r)
-      ScaleRow(layout, row0 + r)
-          .read(parameters.tensors[kBlockScale], first_, first_ + stride_, codes_.data() + r * stride_);
+    const auto count = static_cast<size_t>(rows * stride_);
+    const std::unique_ptr<uint8_t[]> codes(new uint8_t[count]);
+    factors_.reset(new float[count]);
     // Tiles never span two experts.
-    kernel::decode_fp8(codes_.data(), DType::f8_e4m3, rows, stride_, stride_,
-                       kernel::Scales::scalar(floats(parameters, kGlobalScale) + row0 / layout.rows), factors_.data(),
+    swizzle::read_rows(parameters.tensors[kBlockScale].data() + buffer_start(layout, row0), row0 % layout.rows, rows,
+                       blocks_across(layout), first_, stride_, codes.get(), stride_);
+    kernel::decode_fp8(codes.get(), DType::f8_e4m3, rows, stride_, stride_,
+                       kernel::Scales::scalar(floats(parameters, kGlobalScale) + row0 / layout.rows), factors_.get(),
                        stride_);
   }
   /// For kernels that begin at column col0; the codes they write begin at column_of_codes().
   kernel::Scales scales(int64_t col0) const {
-    return kernel::Scales::blocks(factors_.data(), stride_, 1, kBlock, 0, col0 - column_of_codes());
+    return kernel::Scales::blocks(factors_.get(), stride_, 1, kBlock, 0, col0 - column_of_codes());
   }
   int64_t column_of_codes() const { return first_ * kBlock; }
   float at(int64_t row, int64_t col) const {
@@ -77,8 +63,7 @@ class BlockFactors {
 
  private:
   int64_t first_, stride_;  // in blocks, multiples of 4
-  std::vector<uint8_t> codes_;
-  std::vector<float> factors_;
+  std::unique_ptr<float[]> factors_;
 };
 
 ChoosePlan choose_plan(const Layout& layout, const ChooseOptions&) {
@@ -104,8 +89,8 @@ bool observe(const Layout& layout, const ChooseOptions& choose, int pass, const 
     const float* weight = choose.column_weight.empty() ? nullptr : choose.column_weight.data();
     non_finite = kernel::search_fp4_scales(source(tile), global, weight, search, scales.data(), across);
   }
-  for (int64_t r = 0; r < tile.rows; ++r)
-    ScaleRow(layout, tile.row0 + r).write(scales.data() + r * across, parameters.tensors[kBlockScale]);
+  swizzle::write_rows(parameters.tensors[kBlockScale].data() + buffer_start(layout, tile.row0), tile.row0 % layout.rows,
+                      tile.rows, across, scales.data(), across);
   return non_finite;
 }
 
