@@ -1,6 +1,9 @@
 #include "mezzotint/kernel/decode.h"
 
+#include <limits>
+
 #include "kernel/matrix.h"
+#include "mezzotint/kernel/cast.h"
 
 namespace mezzotint::kernel::test {
 namespace {
@@ -57,6 +60,53 @@ TEST(Decode, Int8) {
                     out, stride);
       },
       [](uint8_t code) { return code < 128 ? static_cast<double>(code) : static_cast<double>(code) - 256; });
+}
+
+/// Every code in every place of a row, under scales that keep the products normal and others. None is NaN: which NaN
+/// the product of two is, processors and compilers choose.
+template <class Decode>
+void check_bf16(Decode decode) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (const float scale :
+       {0.37f, -3.1f, 1.0f, 0.0f, 0x1p-130f, 0x1p-149f, 0x1p119f, 0x1p120f, 0x1.fffffep127f, kInf, -kInf})
+    for (const int64_t cols : {1, 15, 16, 33, 300}) {
+      constexpr int64_t kRows = 64;
+      Matrix codes(kRows, cols, 1);
+      for (int64_t r = 0; r < kRows; ++r)
+        for (int64_t c = 0; c < cols; ++c) codes.set<uint8_t>(r, c, static_cast<uint8_t>(r * 37 + c));
+      const Scales one = Scales::scalar(&scale);
+      Matrix wide(kRows, cols, 4), want(kRows, cols, 2);
+      {
+        const ScopedIsaCap cap(Isa::scalar);
+        decode(codes, one, reinterpret_cast<float*>(wide.data()), wide.stride());
+        cast({wide.data(), DType::f32, kRows, cols, wide.stride()}, DType::bf16, want.data(), want.stride());
+      }
+      Matrix got = same_at_every_level(Matrix(kRows, cols, 2), [&](Matrix& out) {
+        decode(codes, one, reinterpret_cast<uint16_t*>(out.data()), out.stride());
+      });
+      ASSERT_TRUE(got.elements() == want.elements()) << scale << ", " << cols << " columns";
+      if (cols == 300 && scale == 1.0f) {
+        want.set<uint16_t>(5, 7, static_cast<uint16_t>(want.get<uint16_t>(5, 7) ^ 1));
+        EXPECT_FALSE(got.elements() == want.elements()) << "control MISSED";
+      }
+    }
+}
+
+TEST(Decode, Fp8ToBf16) {
+  for (const DType dtype : {DType::f8_e4m3, DType::f8_e5m2}) {
+    const auto decode = [dtype](Matrix& codes, const Scales& scales, auto* out, int64_t stride) {
+      decode_fp8(codes.data(), dtype, codes.rows(), codes.cols(), codes.stride(), scales, out, stride);
+    };
+    check_bf16(decode);
+  }
+}
+
+TEST(Decode, Int8ToBf16) {
+  const auto decode = [](Matrix& codes, const Scales& scales, auto* out, int64_t stride) {
+    decode_int8(reinterpret_cast<const int8_t*>(codes.data()), codes.rows(), codes.cols(), codes.stride(), scales, out,
+                stride);
+  };
+  check_bf16(decode);
 }
 
 }  // namespace

@@ -34,4 +34,10 @@ void decode_fp4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_
   with_isa([&]<Isa I> { decode_fp4<I>(codes, rows, cols, codes_stride, scales, out, out_stride); });
 }
 
+void decode_fp4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
+                uint16_t* out, int64_t out_stride) {
+  assert(has_fp4_blocks(scales));
+  with_isa([&]<Isa I> { decode_fp4<I>(codes, rows, cols, codes_stride, scales, out, out_stride); });
+}
+
 }  // namespace mezzotint::kernel

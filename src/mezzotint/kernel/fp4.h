@@ -36,6 +36,8 @@ void encode_fp4(const Source& x, const Scales& scales, uint8_t* codes, int64_t c
 /// out[r * out_stride + c] = value of the code * t, codes and scales as above.
 void decode_fp4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
                 float* out, int64_t out_stride);
+void decode_fp4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
+                uint16_t* out, int64_t out_stride);
 
 // One level of the above (fp4.isa.cpp, fp4_scales.isa.cpp).
 template <Isa I>
@@ -49,5 +51,8 @@ void encode_fp4(const Source& x, const Scales& scales, uint8_t* codes, int64_t c
 template <Isa I>
 void decode_fp4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
                 float* out, int64_t out_stride);
+template <Isa I>
+void decode_fp4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
+                uint16_t* out, int64_t out_stride);
 
 }  // namespace mezzotint::kernel

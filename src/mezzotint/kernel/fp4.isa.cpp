@@ -1,6 +1,7 @@
 #include "mezzotint/kernel/fp4.h"
 
 #include "mezzotint/base/e2m1.h"
+#include "mezzotint/kernel/isa_bf16.h"
 #include "mezzotint/kernel/isa_elements.h"
 #ifdef __AVX512BW__
 #include "mezzotint/kernel/fp4_avx512.h"
@@ -149,22 +150,47 @@ void encode_run(const typename From::Stored* x, int64_t first, int64_t end, cons
   if (first + 2 * pairs < end) out[end / 2] = static_cast<uint8_t>((out[end / 2] & 0x0F) | codes[2 * pairs] << 4);
 }
 
+template <class Out>
 [[gnu::noinline]] void scale_block_run(const uint8_t* __restrict codes, int64_t blocks, const Dword* t,
-                                       float* __restrict out) {
+                                       Out* __restrict values) {
+  auto* out = elements(values);
   for (int64_t b = 0; b < blocks; ++b) {
     const float s = float_from_bits(t[b]);
-    for (int64_t j = 0; j < kBlock; ++j) out[b * kBlock + j] = E2m1::decode(codes[b * kBlock + j]) * s;
+    for (int64_t j = 0; j < kBlock; ++j) store_value(E2m1::decode(codes[b * kBlock + j]) * s, out[b * kBlock + j]);
   }
 }
 
-void decode_run(const Byte* codes, int64_t first, int64_t end, const Dword* t, float* out) {
+/// Decodes blocks from a multiple of kBlock on, as many as go in vectors; returns the column after them.
+int64_t decode_blocks([[maybe_unused]] const Byte* codes, int64_t first, [[maybe_unused]] int64_t end,
+                      [[maybe_unused]] const Dword* t, [[maybe_unused]] float* out) {
 #ifdef __AVX512BW__
-  if (first % kBlock == 0)
-    for (; first + kBlock <= end; first += kBlock, out += kBlock)
-      _mm512_storeu_ps(
-          out, _mm512_mul_ps(decode_block(codes + first / 2), _mm512_set1_ps(float_from_bits(t[first / kBlock]))));
-  if (first == end) return;
+  for (; first + kBlock <= end; first += kBlock, out += kBlock)
+    _mm512_storeu_ps(
+        out, _mm512_mul_ps(decode_block(codes + first / 2), _mm512_set1_ps(float_from_bits(t[first / kBlock]))));
 #endif
+  return first;
+}
+int64_t decode_blocks([[maybe_unused]] const Byte* codes, int64_t first, [[maybe_unused]] int64_t end,
+                      [[maybe_unused]] const Dword* t, [[maybe_unused]] uint16_t* out) {
+#if defined(MEZZOTINT_BF16_VECTORS)
+  for (; first + kBf16Step <= end; first += kBf16Step, out += kBf16Step) {
+    const Dword* own = t + first / kBlock;
+    const float low = float_from_bits(own[0]), high = float_from_bits(own[kBf16Step / kBlock - 1]);
+    if (!is_finite(low) || !is_finite(high)) break;
+    store_products(E2m1Vector::load(codes + first / 2), low, high, elements(out));
+  }
+#endif
+  return first;
+}
+
+template <class Out>
+void decode_run(const Byte* codes, int64_t first, int64_t end, const Dword* t, Out* out) {
+  if (first % kBlock == 0) {
+    const int64_t next = decode_blocks(codes, first, end, t, out);
+    out += next - first;
+    first = next;
+  }
+  if (first == end) return;
   Chunk chunk;
   const int64_t base = first / kBlock * kBlock;
   unpack(codes + base / 2, (end - base + 1) / 2, chunk.codes);
@@ -173,7 +199,7 @@ void decode_run(const Byte* codes, int64_t first, int64_t end, const Dword* t, f
     const int64_t next = smaller((col / kBlock + 1) * kBlock, end);
     if (next - col < kBlock) {
       const float s = float_from_bits(t[col / kBlock]);
-      for (; col < next; ++col) out[col - first] = E2m1::decode(chunk.codes[col - base]) * s;
+      for (; col < next; ++col) store_value(E2m1::decode(chunk.codes[col - base]) * s, elements(out)[col - first]);
     } else {
       const int64_t blocks = (end - col) / kBlock;
       scale_block_run(chunk.codes + (col - base), blocks, t + col / kBlock, out + (col - first));
@@ -224,6 +250,14 @@ void encode_fp4<kIsa>(const Source& x, const Scales& scales, uint8_t* codes, int
 template <>
 void decode_fp4<kIsa>(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
                       float* out, int64_t out_stride) {
+  for_each_chunk(rows, cols, scales, [&](int64_t r, int64_t first, int64_t end, const Dword* t) {
+    decode_run(codes + r * codes_stride, first, end, t, out + r * out_stride + (first - scales.col0));
+  });
+}
+
+template <>
+void decode_fp4<kIsa>(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
+                      uint16_t* out, int64_t out_stride) {
   for_each_chunk(rows, cols, scales, [&](int64_t r, int64_t first, int64_t end, const Dword* t) {
     decode_run(codes + r * codes_stride, first, end, t, out + r * out_stride + (first - scales.col0));
   });

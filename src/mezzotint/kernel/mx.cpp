@@ -16,4 +16,9 @@ void decode_mx(const uint8_t* codes, const uint8_t* scales, int64_t scales_strid
   with_isa([&]<Isa I> { decode_mx<I>(codes, scales, scales_stride, rows, cols, col0, codes_stride, out, out_stride); });
 }
 
+void decode_mx(const uint8_t* codes, const uint8_t* scales, int64_t scales_stride, int64_t rows, int64_t cols,
+               int64_t col0, int64_t codes_stride, uint16_t* out, int64_t out_stride) {
+  with_isa([&]<Isa I> { decode_mx<I>(codes, scales, scales_stride, rows, cols, col0, codes_stride, out, out_stride); });
+}
+
 }  // namespace mezzotint::kernel

@@ -23,9 +23,12 @@ bool mx_scales(const Source& x, uint8_t* scales, int64_t scales_stride);
 void encode_mx(const Source& x, const uint8_t* scales, int64_t scales_stride, int64_t col0, uint8_t* codes,
                int64_t codes_stride, const Rounding& rounding = {}, const ElementIndex& index = {});
 
-/// code * 2^(b - 127), one float32 multiplication; b = 255 gives inf and NaN.
+/// code * 2^(b - 127), one float32 multiplication; b = 255 gives inf and NaN. uint16_t: that product rounded to bf16 as
+/// cast.h does it.
 void decode_mx(const uint8_t* codes, const uint8_t* scales, int64_t scales_stride, int64_t rows, int64_t cols,
                int64_t col0, int64_t codes_stride, float* out, int64_t out_stride);
+void decode_mx(const uint8_t* codes, const uint8_t* scales, int64_t scales_stride, int64_t rows, int64_t cols,
+               int64_t col0, int64_t codes_stride, uint16_t* out, int64_t out_stride);
 
 // One level of the above (mx.isa.cpp).
 template <Isa I>
@@ -36,5 +39,8 @@ void encode_mx(const Source& x, const uint8_t* scales, int64_t scales_stride, in
 template <Isa I>
 void decode_mx(const uint8_t* codes, const uint8_t* scales, int64_t scales_stride, int64_t rows, int64_t cols,
                int64_t col0, int64_t codes_stride, float* out, int64_t out_stride);
+template <Isa I>
+void decode_mx(const uint8_t* codes, const uint8_t* scales, int64_t scales_stride, int64_t rows, int64_t cols,
+               int64_t col0, int64_t codes_stride, uint16_t* out, int64_t out_stride);
 
 }  // namespace mezzotint::kernel

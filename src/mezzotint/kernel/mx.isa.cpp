@@ -2,6 +2,7 @@
 
 #include "mezzotint/base/e4m3.h"
 #include "mezzotint/base/e8m0.h"
+#include "mezzotint/kernel/isa_bf16.h"
 #include "mezzotint/kernel/isa_elements.h"
 #include "mezzotint/kernel/isa_fp8.h"
 
@@ -115,11 +116,21 @@ template <class From>
 
 [[gnu::always_inline]] inline void decode_block(const Byte* __restrict q, int64_t n, float scale,
                                                 Dword* __restrict out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = float_bits(E4m3::decode(q[i]) * scale);
+  for (int64_t i = 0; i < n; ++i) store_value(E4m3::decode(q[i]) * scale, out[i]);
+}
+[[gnu::always_inline]] inline void decode_block(const Byte* __restrict q, int64_t n, float scale,
+                                                Word* __restrict out) {
+  int64_t i = 0;
+#if defined(MEZZOTINT_BF16_VECTORS)
+  i = store_scaled_bf16<E4m3Vector>(q, n, scale, out);
+#endif
+  for (; i < n; ++i) store_value(E4m3::decode(q[i]) * scale, out[i]);
 }
 
+template <class Out>
 [[gnu::noinline]] void decode_row(const Byte* __restrict q, int64_t col0, int64_t cols, const Byte* __restrict scales,
-                                  Dword* __restrict out) {
+                                  Out* __restrict values) {
+  auto* out = elements(values);
   for_each_block(
       col0, cols, [&](int64_t c, int64_t block) { decode_block(q + c, kMxBlock, power(scales[block]), out + c); },
       [&](int64_t c, int64_t n, int64_t block) { decode_block(q + c, n, power(scales[block]), out + c); });
@@ -169,8 +180,14 @@ template <>
 void decode_mx<kIsa>(const uint8_t* codes, const uint8_t* scales, int64_t scales_stride, int64_t rows, int64_t cols,
                      int64_t col0, int64_t codes_stride, float* out, int64_t out_stride) {
   for (int64_t r = 0; r < rows; ++r)
-    decode_row(codes + r * codes_stride, col0, cols, scales + r * scales_stride,
-               reinterpret_cast<Dword*>(out) + r * out_stride);
+    decode_row(codes + r * codes_stride, col0, cols, scales + r * scales_stride, out + r * out_stride);
+}
+
+template <>
+void decode_mx<kIsa>(const uint8_t* codes, const uint8_t* scales, int64_t scales_stride, int64_t rows, int64_t cols,
+                     int64_t col0, int64_t codes_stride, uint16_t* out, int64_t out_stride) {
+  for (int64_t r = 0; r < rows; ++r)
+    decode_row(codes + r * codes_stride, col0, cols, scales + r * scales_stride, out + r * out_stride);
 }
 
 }  // namespace mezzotint::kernel
