@@ -92,6 +92,15 @@ void decode_rows(const Layout& layout, const Parameters& parameters, int64_t row
   if (layout.transformed) layout.format->transform(layout, out, rows, true);
 }
 
+void decode_rows(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, const std::byte* codes,
+                 uint16_t* out, std::vector<float>& scratch) {
+  if (layout.format->decode_bf16 && !layout.transformed)
+    return layout.format->decode_bf16(layout, parameters, row0, rows, 0, layout.cols, codes, out, layout.cols);
+  scratch.resize(static_cast<size_t>(rows * layout.cols));
+  decode_rows(layout, parameters, row0, rows, codes, scratch.data());
+  kernel::cast({scratch.data(), DType::f32, rows, layout.cols, layout.cols}, DType::bf16, out, layout.cols);
+}
+
 Parameters choose_parameters(const Layout& layout, const Tile& whole, const ChooseOptions& choose, int threads,
                              bool* non_finite) {
   const Format& format = *layout.format;

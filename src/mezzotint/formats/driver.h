@@ -48,6 +48,9 @@ void encode_tile(const Layout& layout, const Parameters& parameters, const Tile&
 /// row of row0; `out` rows are layout.cols floats apart.
 void decode_rows(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, const std::byte* codes,
                  float* out);
+/// Bits of those values rounded to bf16 as kernel::cast does it; `scratch` is resized as needed.
+void decode_rows(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, const std::byte* codes,
+                 uint16_t* out, std::vector<float>& scratch);
 
 /// Bytes of a parameter as the layout wants them, from bytes that a file stores with another dtype or shape: float
 /// types are converted (BF16, F16 and F64 to F32, ...), one-byte types are taken as they are, shapes only need the same

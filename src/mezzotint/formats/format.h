@@ -187,6 +187,10 @@ struct Format {
   /// `out` rows `out_stride` floats apart.
   void (*decode)(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
                  int64_t cols, const std::byte* codes, float* out, int64_t out_stride);
+  /// The same values rounded to bf16, bit-equal to `decode` and kernel::cast (but for the bits of NaN where code and
+  /// scale are both NaN); null = those two. Rows of layouts that are transformed go through float32 all the same.
+  void (*decode_bf16)(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
+                      int64_t cols, const std::byte* codes, uint16_t* out, int64_t out_stride) = nullptr;
   /// Upper bound of |value - decode(encode(value))| for every element of a float32 tile under nearest rounding, derived
   /// from the codec; twice it bounds stochastic rounding. +inf where the value is not finite. `bound` rows are
   /// `tile.cols` floats apart.

@@ -64,9 +64,9 @@ void encode(const Layout& layout, const Parameters& parameters, const Tile& tile
   kernel::encode_fp8(source(tile), own, D, out, layout.row_bytes, rounding, element_index(layout, tile));
 }
 
-template <DType D>
+template <DType D, class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-            const std::byte* codes, float* out, int64_t out_stride) {
+            const std::byte* codes, Out* out, int64_t out_stride) {
   kernel::decode_fp8(reinterpret_cast<const uint8_t*>(codes) + col0, D, rows, cols, layout.row_bytes,
                      scales(layout, parameters, row0, col0), out, out_stride);
 }
@@ -122,8 +122,12 @@ template void encode<DType::f8_e4m3>(const Layout&, const Parameters&, const Til
 template void encode<DType::f8_e5m2>(const Layout&, const Parameters&, const Tile&, const Rounding&, std::byte*);
 template void decode<DType::f8_e4m3>(const Layout&, const Parameters&, int64_t, int64_t, int64_t, int64_t,
                                      const std::byte*, float*, int64_t);
+template void decode<DType::f8_e4m3>(const Layout&, const Parameters&, int64_t, int64_t, int64_t, int64_t,
+                                     const std::byte*, uint16_t*, int64_t);
 template void decode<DType::f8_e5m2>(const Layout&, const Parameters&, int64_t, int64_t, int64_t, int64_t,
                                      const std::byte*, float*, int64_t);
+template void decode<DType::f8_e5m2>(const Layout&, const Parameters&, int64_t, int64_t, int64_t, int64_t,
+                                     const std::byte*, uint16_t*, int64_t);
 template void error_bound<DType::f8_e4m3>(const Layout&, const Parameters&, const Tile&, float*);
 template void error_bound<DType::f8_e5m2>(const Layout&, const Parameters&, const Tile&, float*);
 template MatmulForm matmul_form<DType::f8_e4m3>(const Layout&, const Parameters&, int64_t);

@@ -17,9 +17,10 @@ kernel::Scales scales(const Layout& layout, const Parameters& parameters, int64_
 template <DType D>
 void encode(const Layout& layout, const Parameters& parameters, const Tile& tile, const Rounding& rounding,
             std::byte* codes);
-template <DType D>
+/// `Out` is float, or uint16_t for bf16.
+template <DType D, class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-            const std::byte* codes, float* out, int64_t out_stride);
+            const std::byte* codes, Out* out, int64_t out_stride);
 template <DType D>
 void error_bound(const Layout& layout, const Parameters& parameters, const Tile& tile, float* bound);
 

@@ -21,8 +21,10 @@ inline void encode(const Layout& layout, const kernel::Scales& scales, int lowes
                       rounding, element_index(layout, tile));
 }
 
-inline void decode(const Layout& layout, const kernel::Scales& scales, int64_t rows, int64_t col0, int64_t cols,
-                   const std::byte* codes, float* out, int64_t out_stride) {
+/// `Out` is float, or uint16_t for bf16.
+template <class Out>
+void decode(const Layout& layout, const kernel::Scales& scales, int64_t rows, int64_t col0, int64_t cols,
+            const std::byte* codes, Out* out, int64_t out_stride) {
   kernel::decode_int8(reinterpret_cast<const int8_t*>(codes) + col0, rows, cols, layout.row_bytes, scales, out,
                       out_stride);
 }

@@ -117,8 +117,9 @@ void encode(const Layout& layout, const Parameters& parameters, const Tile& tile
                     element_index(layout, tile));
 }
 
+template <class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-            const std::byte* codes, float* out, int64_t out_stride) {
+            const std::byte* codes, Out* out, int64_t out_stride) {
   const BlockScales scales(layout, parameters, row0, rows, col0, cols);
   kernel::decode_mx(reinterpret_cast<const uint8_t*>(codes) + col0, scales.bytes.data(), scales.stride, rows, cols,
                     scales.column(col0), layout.row_bytes, out, out_stride);
@@ -250,5 +251,10 @@ void verify(const Layout& layout, const Parameters& parameters, std::vector<std:
                        " values where its padding must be zero: it may lie row by row instead of in tiles of 128 x 4.");
   if (has_scalar(layout)) verify_positive(parameters, kScalar, "weight_scalar", problems);
 }
+
+template void decode(const Layout&, const Parameters&, int64_t, int64_t, int64_t, int64_t, const std::byte*, float*,
+                     int64_t);
+template void decode(const Layout&, const Parameters&, int64_t, int64_t, int64_t, int64_t, const std::byte*, uint16_t*,
+                     int64_t);
 
 }  // namespace mezzotint::formats::mx_fp8

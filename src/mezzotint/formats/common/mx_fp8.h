@@ -19,8 +19,10 @@ bool observe(const Layout& layout, const ChooseOptions& choose, int pass, const 
 void finish(const Layout& layout, const ChooseOptions& choose, int pass, float* stats, Parameters& parameters);
 void encode(const Layout& layout, const Parameters& parameters, const Tile& tile, const Rounding& rounding,
             std::byte* codes);
+/// `Out` is float, or uint16_t for bf16.
+template <class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-            const std::byte* codes, float* out, int64_t out_stride);
+            const std::byte* codes, Out* out, int64_t out_stride);
 void error_bound(const Layout& layout, const Parameters& parameters, const Tile& tile, float* bound);
 bool scale_by_power_of_two(const Layout& layout, Parameters& parameters, int exponent);
 MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64_t expert);

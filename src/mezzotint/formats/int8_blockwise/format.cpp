@@ -60,8 +60,9 @@ void encode(const Layout& layout, const Parameters& parameters, const Tile& tile
   int8_codes::encode(layout, scales(layout, parameters, tile.row0, tile.col0), kLowest, tile, rounding, codes);
 }
 
+template <class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-            const std::byte* codes, float* out, int64_t out_stride) {
+            const std::byte* codes, Out* out, int64_t out_stride) {
   int8_codes::decode(layout, scales(layout, parameters, row0, col0), rows, col0, cols, codes, out, out_stride);
 }
 
@@ -135,6 +136,7 @@ const Format format_int8_blockwise{
     .observe = int8_blockwise::observe,
     .encode = int8_blockwise::encode,
     .decode = int8_blockwise::decode,
+    .decode_bf16 = int8_blockwise::decode,
     .error_bound = int8_blockwise::error_bound,
     .scale_by_power_of_two = int8_blockwise::scale_by_power_of_two,
     .matmul_form = int8_blockwise::matmul_form,

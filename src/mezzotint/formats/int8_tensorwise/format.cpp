@@ -38,8 +38,9 @@ void encode(const Layout& layout, const Parameters& parameters, const Tile& tile
   int8_codes::encode(layout, scales(layout, parameters, tile.row0), kLowest, tile, rounding, codes);
 }
 
+template <class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-            const std::byte* codes, float* out, int64_t out_stride) {
+            const std::byte* codes, Out* out, int64_t out_stride) {
   int8_codes::decode(layout, scales(layout, parameters, row0), rows, col0, cols, codes, out, out_stride);
 }
 
@@ -95,6 +96,7 @@ const Format format_int8_tensorwise{
     .finish = int8_tensorwise::finish,
     .encode = int8_tensorwise::encode,
     .decode = int8_tensorwise::decode,
+    .decode_bf16 = int8_tensorwise::decode,
     .error_bound = int8_tensorwise::error_bound,
     .transform = int8_tensorwise::transform,
     .scale_by_power_of_two = int8_tensorwise::scale_by_power_of_two,

@@ -20,6 +20,7 @@ const Format format_mxfp8{
     .observe = mx_fp8::observe,
     .encode = mx_fp8::encode,
     .decode = mx_fp8::decode,
+    .decode_bf16 = mx_fp8::decode,
     .error_bound = mx_fp8::error_bound,
     .scale_by_power_of_two = mx_fp8::scale_by_power_of_two,
     .matmul_form = mx_fp8::matmul_form,

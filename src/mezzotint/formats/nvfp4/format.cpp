@@ -121,8 +121,9 @@ void encode(const Layout& layout, const Parameters& parameters, const Tile& tile
                      element_index(layout, tile));
 }
 
+template <class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-            const std::byte* codes, float* out, int64_t out_stride) {
+            const std::byte* codes, Out* out, int64_t out_stride) {
   const BlockFactors factors(layout, parameters, row0, rows, col0, cols);
   kernel::decode_fp4(reinterpret_cast<const uint8_t*>(codes) + factors.column_of_codes() / 2, rows, cols,
                      layout.row_bytes, factors.scales(col0), out, out_stride);
@@ -238,6 +239,7 @@ const Format format_nvfp4{
     .finish = nvfp4::finish,
     .encode = nvfp4::encode,
     .decode = nvfp4::decode,
+    .decode_bf16 = nvfp4::decode,
     .error_bound = nvfp4::error_bound,
     .scale_by_power_of_two = nvfp4::scale_by_power_of_two,
     .matmul_form = nvfp4::matmul_form,
