@@ -26,7 +26,6 @@
 
 #include "mezzotint/base/bf16.h"
 #include "mezzotint/formats/driver.h"
-#include "mezzotint/kernel/cast.h"
 #include "mezzotint/kernel/isa.h"
 
 namespace {
@@ -118,16 +117,17 @@ struct Work {
 
   void dequantize(DType to) {
     const auto elements = static_cast<size_t>(layout.rows * kCols);
-    values.resize(to == DType::f32 ? elements : static_cast<size_t>(kTileBytes / 2));
-    if (to == DType::bf16) narrow.resize(elements);
+    if (to == DType::bf16)
+      narrow.resize(elements);
+    else
+      values.resize(elements);
     for (const RowRange& range : row_tiles(layout, rows_per_tile(layout, DType::f32, kTileBytes))) {
-      if (to == DType::bf16) values.resize(std::max(values.size(), static_cast<size_t>(range.rows * kCols)));
-      float* out = values.data() + (to == DType::f32 ? range.row0 * kCols : 0);
-      decode_rows(layout, parameters, range.row0, range.rows,
-                  codes.data() + layout.stored_row(range.row0) * layout.row_bytes, out);
+      const std::byte* from = codes.data() + layout.stored_row(range.row0) * layout.row_bytes;
+      const int64_t at = range.row0 * kCols;
       if (to == DType::bf16)
-        kernel::cast({out, DType::f32, range.rows, kCols, kCols}, DType::bf16, narrow.data() + range.row0 * kCols,
-                     kCols);
+        decode_rows(layout, parameters, range.row0, range.rows, from, narrow.data() + at, scratch);
+      else
+        decode_rows(layout, parameters, range.row0, range.rows, from, values.data() + at);
     }
   }
 
