@@ -124,7 +124,7 @@ inline formats::Quantized quantized(const std::string& format, const test::RawTe
   if (rounding.mode == Rounding::Mode::stochastic) rounding = Rounding::stochastic(rounding.key, name + ".weight");
   const formats::Tile whole{
       tensor.bytes.data(), dtype_from_name(tensor.dtype).value(), 0, layout.total_rows(), 0, layout.cols, layout.cols};
-  return formats::quantize(layout, whole, {}, rounding, 1);
+  return formats::quantize(layout, whole, {.effort = ConvertOptions().effort}, rounding, 1);
 }
 
 inline void expect_layer(const test::RawFile& file, const std::string& name, const formats::Quantized& expected) {

@@ -42,7 +42,7 @@ TEST(Recipe, HoldsEveryOptionThatDecidesBytes) {
 
 TEST(Recipe, DefaultsMayBeWrittenOut) {
   EXPECT_EQ(
-      recipe_json(recipe_from_json(R"({"version": 1, "seed": 0, "effort": 0, "rounding": "nearest", "drop": []})")),
+      recipe_json(recipe_from_json(R"({"version": 1, "seed": 0, "effort": 1, "rounding": "nearest", "drop": []})")),
       recipe_json({}));
 }
 

@@ -85,7 +85,8 @@ class Program:
         return result.stdout + result.stderr
 
     def convert(self, source, target, output, include=None, extra=()):
-        args = ["convert", source, "-o", output, "--to", target, *extra]
+        # Effort 0: the bytes of the reference.
+        args = ["convert", source, "-o", output, "--to", target, "--effort", "0", *extra]
         if include:
             args += ["--include", include]
         self.last_text = self.run(*args)

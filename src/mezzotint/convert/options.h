@@ -25,7 +25,7 @@ struct ConvertOptions {
   bool full_precision_matrix_mult = false;
   Rounding::Mode rounding = Rounding::Mode::nearest_even;
   uint64_t seed = 0;                 ///< of stochastic rounding
-  int effort = 0;                    ///< of choosing scales: 0 = plain absmax, 1 = the cheap wins, 2 = full search
+  int effort = 1;                    ///< of choosing scales: 0 = plain absmax, 1 = the cheap wins, 2 = full search
   uint64_t max_memory = 1ull << 30;  ///< bound of the buffers, in bytes
   uint64_t max_shard_bytes = 0;      ///< 0 = one file
 };
