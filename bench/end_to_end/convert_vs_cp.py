@@ -4,7 +4,7 @@
 One discarded run of each, then N alternating pairs; prints medians, ranges and the ratio of the medians, peak memory of
 the conversion (also under an address-space limit), and checks the output with `mezzotint verify` before any figure.
 
-    bench/end_to_end/convert_vs_cp.py --size 2GB --pairs 5 [--cold] [--to float8_e4m3fn] [--limit-mb 400] [--dir DIR]
+    bench/end_to_end/convert_vs_cp.py --size 2GB --pairs 5 [--cold] [--to float8_e4m3fn] [--effort 1] [--limit-mb 400] [--dir DIR]
 
 --cold drops the page cache before every run (root). Exit code 1 where the conversion is slower or needs more memory than
 the limits given by --max-ratio and --limit-mb.
@@ -62,6 +62,7 @@ def main():
     parser.add_argument("--dir", type=Path, help="where the files go (default: a temporary folder)")
     parser.add_argument("--size", default="2GB")
     parser.add_argument("--to", default="float8_e4m3fn")
+    parser.add_argument("--effort", default="1", help="as in mezzotint convert")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--limit-mb", type=int, default=400, help="allowed peak memory; also set as RLIMIT_AS once")
@@ -73,7 +74,8 @@ def main():
         subprocess.run([args.bin / "mezzotint-synth", "--shape", ROOT / "tools/shapes/wan2.2-ti2v-5b.json", "--size",
                         args.size, "--seed", "1", "-o", source], check=True, stdout=subprocess.DEVNULL)
         os.sync()
-        convert = [args.bin / "mezzotint", "convert", source, "-o", output, "--to", args.to, "--force", "--quiet"]
+        convert = [args.bin / "mezzotint", "convert", source, "-o", output, "--to", args.to, "--effort", args.effort, "--force",
+                   "--quiet"]
         copy_command = ["sh", "-c", f"cp --reflink=never '{source}' '{copy}' && sync '{copy}'"]
 
         print(f"machine: {machine()}; MEZZOTINT_ISA={os.environ.get('MEZZOTINT_ISA', '(best)')}")
