@@ -5,6 +5,7 @@
 #include "mezzotint/kernel/isa_bf16.h"
 #include "mezzotint/kernel/isa_elements.h"
 #include "mezzotint/kernel/isa_fp8.h"
+#include "mezzotint/kernel/isa_max.h"
 
 namespace mezzotint::kernel {
 namespace {
@@ -23,6 +24,16 @@ template <class Element, bool Finite>
   return top;
 }
 
+template <class Element>
+[[gnu::always_inline]] inline typename Element::Magnitude whole_top(const typename Element::Stored* x) {
+#if defined(MEZZOTINT_MAX_VECTORS)
+  if constexpr (sizeof(typename Element::Magnitude) == 2)
+    return static_cast<typename Element::Magnitude>(top_of_words(x, kMxBlock));
+  else
+#endif
+    return top_of<Element, false>(x, kMxBlock);
+}
+
 constexpr int64_t kChunk = 128;  // blocks whose scales are made together
 
 /// amax of each of `count` blocks of 32 columns, the last of which has `last` columns; `seen` tells whether a block
@@ -32,8 +43,7 @@ template <class Element>
                                   float* __restrict tops, Dword* __restrict seen) {
   bool non_finite = false;
   for (int64_t b = 0; b < count; ++b, x += kMxBlock) {
-    auto top =
-        b + 1 < count || last == kMxBlock ? top_of<Element, false>(x, kMxBlock) : top_of<Element, false>(x, last);
+    auto top = b + 1 < count || last == kMxBlock ? whole_top<Element>(x) : top_of<Element, false>(x, last);
     seen[b] = static_cast<uint32_t>(top);
     if (top >= Element::kInf) {
       non_finite = true;

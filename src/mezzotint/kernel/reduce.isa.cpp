@@ -1,9 +1,12 @@
 #include "mezzotint/kernel/reduce.h"
 
 #include "mezzotint/kernel/isa_elements.h"
+#include "mezzotint/kernel/isa_max.h"
 
 namespace mezzotint::kernel {
 namespace {
+
+constexpr int64_t kShortRun = 256;  ///< columns up to which a call costs more than it saves
 
 /// Magnitudes as integers are ordered like the values, with inf and NaN on top.
 template <class Element>
@@ -50,8 +53,14 @@ template <class Element>
 
 /// Largest finite magnitude of n elements; non_finite is only ever set.
 template <class Element>
-int32_t run(const typename Element::Stored* x, int64_t n, bool& non_finite) {
-  const int32_t top = max_magnitude<Element>(x, n);
+[[gnu::always_inline]] inline int32_t run(const typename Element::Stored* x, int64_t n, bool& non_finite) {
+  int32_t top = 0;
+#if defined(MEZZOTINT_MAX_VECTORS)
+  if (sizeof(typename Element::Magnitude) == 2 && n > 0 && n <= kShortRun && n % kMaxStep == 0)
+    top = top_of_words(reinterpret_cast<const Word*>(x), n);
+  else
+#endif
+    top = max_magnitude<Element>(x, n);
   if (top < Element::kInf) return top;
   non_finite = true;
   return max_finite_magnitude<Element>(x, n);
