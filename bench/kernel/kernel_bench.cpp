@@ -1,8 +1,10 @@
-// Single-thread throughput of every kernel at every instruction-set level the machine has, for a source that stays in
+// Single-thread throughput of every kernel at an instruction-set level the machine has, for a source that stays in
 // the L2 cache (256 KiB) and one that does not fit any cache (256 MiB). bytes_per_second counts what is read and
 // written; "copy" is memcpy. A kernel whose output differs from the scalar level's is not timed and the program fails.
 //
-//     bench_kernel --benchmark_filter=e4m3
+//     bench_kernel --benchmark_filter=e4m3 [--all]
+//
+// Without a filter only the highest level runs, unless --all asks for every one.
 #include <benchmark/benchmark.h>
 
 #include <cstdio>
@@ -10,6 +12,7 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mezzotint/base/bf16.h"
@@ -182,17 +185,32 @@ void measure(benchmark::State& state, const Operation& op, Isa isa, int64_t byte
 }  // namespace
 
 int main(int argc, char** argv) {
+  bool all = false;
+  std::vector<char*> args;
+  for (int i = 0; i < argc; ++i) {
+    const bool taken = std::string_view(argv[i]) == "--all";
+    all = all || taken;
+    if (!taken) args.push_back(argv[i]);
+  }
+  // What the user gives comes later and wins.
+  std::string brief = "--benchmark_min_time=0.1", highest;
+  args.insert(args.begin() + 1, brief.data());
+  int count = static_cast<int>(args.size());
+
   static const std::vector<Operation> list = operations();
   for (const Operation& op : list)
     for (const Isa isa : base_isas())
       for (const auto& [label, bytes] : {std::pair{"256KiB", int64_t{256} << 10}, std::pair{"256MiB", kLargest}}) {
         if (!enabled(isa)) continue;
+        highest = name(isa);
         const std::string title = op.name + "/" + label + "/" + std::string(name(isa));
         benchmark::RegisterBenchmark(
             title.c_str(), [&op, isa, bytes = bytes](benchmark::State& state) { measure(state, op, isa, bytes); });
       }
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::Initialize(&count, args.data());
+  if (benchmark::ReportUnrecognizedArguments(count, args.data())) return 2;
+  const std::string asked = benchmark::GetBenchmarkFilter();
+  if (!all && (asked.empty() || asked == "." || asked == "all")) benchmark::SetBenchmarkFilter("/" + highest + "$");
   benchmark::RunSpecifiedBenchmarks();
   if (!all_correct) std::fputs("a kernel gave a wrong answer\n", stderr);
   return all_correct ? 0 : 1;
