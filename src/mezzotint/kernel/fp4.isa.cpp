@@ -170,8 +170,8 @@ int64_t decode_blocks([[maybe_unused]] const Byte* codes, int64_t first, [[maybe
 #endif
   return first;
 }
-int64_t decode_blocks([[maybe_unused]] const Byte* codes, int64_t first, [[maybe_unused]] int64_t end,
-                      [[maybe_unused]] const Dword* t, [[maybe_unused]] uint16_t* out) {
+[[gnu::noinline]] int64_t decode_blocks([[maybe_unused]] const Byte* codes, int64_t first, [[maybe_unused]] int64_t end,
+                                        [[maybe_unused]] const Dword* t, [[maybe_unused]] uint16_t* out) {
 #if defined(MEZZOTINT_BF16_VECTORS)
   for (; first + kBf16Step <= end; first += kBf16Step, out += kBf16Step) {
     const Dword* own = t + first / kBlock;

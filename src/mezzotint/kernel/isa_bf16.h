@@ -24,7 +24,7 @@ namespace {
 }
 
 [[gnu::always_inline]] inline bool is_finite(float x) {
-  return x - x == 0.0f;
+  return static_cast<int32_t>(float_bits(x) & kFloatMagnitude) < kFloatInfBits;
 }
 
 #if defined(__AVX2__)

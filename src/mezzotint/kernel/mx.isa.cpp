@@ -124,25 +124,42 @@ template <class From>
       col0, cols, [&](int64_t c, int64_t block) { block_of(c, kMxBlock, block); }, block_of);
 }
 
+template <class Stored>
 [[gnu::always_inline]] inline void decode_block(const Byte* __restrict q, int64_t n, float scale,
-                                                Dword* __restrict out) {
-  for (int64_t i = 0; i < n; ++i) store_value(E4m3::decode(q[i]) * scale, out[i]);
+                                                Stored* __restrict out) {
+  for (int64_t i = 0; i < n; ++i) store_value(E4m3::decode(q[i]) * scale, elements(out)[i]);
 }
-[[gnu::always_inline]] inline void decode_block(const Byte* __restrict q, int64_t n, float scale,
-                                                Word* __restrict out) {
-  int64_t i = 0;
+
+/// Decodes whole blocks in vectors, up to the first scale that they cannot take; returns how many. A function of its
+/// own: beside other loops its constants would not stay in registers.
+[[gnu::noinline]] int64_t decode_blocks([[maybe_unused]] const Byte* __restrict q, [[maybe_unused]] int64_t count,
+                                        [[maybe_unused]] const Byte* __restrict scales,
+                                        [[maybe_unused]] uint16_t* __restrict out) {
+  int64_t b = 0;
 #if defined(MEZZOTINT_BF16_VECTORS)
-  i = store_scaled_bf16<E4m3Vector>(q, n, scale, out);
+  for (; b < count && scales[b] < 247; ++b, q += kMxBlock, out += kMxBlock) {
+    const float unit = power(scales[b]) * E4m3Vector::kUnit;  // finite
+    for (int64_t i = 0; i < kMxBlock; i += kBf16Step)
+      store_products(E4m3Vector::load(q + i), unit, unit, elements(out) + i);
+  }
 #endif
-  for (; i < n; ++i) store_value(E4m3::decode(q[i]) * scale, out[i]);
+  return b;
+}
+int64_t decode_blocks(const Byte*, int64_t, const Byte*, float*) {
+  return 0;
 }
 
 template <class Out>
 [[gnu::noinline]] void decode_row(const Byte* __restrict q, int64_t col0, int64_t cols, const Byte* __restrict scales,
-                                  Out* __restrict values) {
-  auto* out = elements(values);
+                                  Out* __restrict out) {
+  int64_t done = 0;
   for_each_block(
-      col0, cols, [&](int64_t c, int64_t block) { decode_block(q + c, kMxBlock, power(scales[block]), out + c); },
+      col0, cols,
+      [&](int64_t c, int64_t block) {
+        if (c < done) return;
+        done = c + decode_blocks(q + c, (cols - c) / kMxBlock, scales + block, out + c) * kMxBlock;
+        if (done == c) decode_block(q + c, kMxBlock, power(scales[block]), out + c);
+      },
       [&](int64_t c, int64_t n, int64_t block) { decode_block(q + c, n, power(scales[block]), out + c); });
 }
 
