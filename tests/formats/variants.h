@@ -1,7 +1,9 @@
 #pragma once
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,8 +14,27 @@
 /// test here knows a format by name.
 namespace mezzotint::formats {
 
-/// Every combination of: the default, every choice, both flags; of integers the default, the smallest, 7 and 64 where
-/// allowed.
+/// Of all combinations that some shared shape can be stored in, enough to show every value of every option beside every
+/// value of every other. Comes to all of them where there are one or two options.
+inline std::vector<Options> every_pair(const Format& format, const std::vector<Options>& combinations) {
+  std::vector<Options> chosen;
+  std::set<std::array<std::string, 4>> seen;
+  for (const Options& options : combinations) {
+    const auto& shapes = test::awkward_shapes();
+    if (std::none_of(shapes.begin(), shapes.end(), [&](const Shape& shape) {
+          return format.describe({shape, LayerKind::linear}, options).layout.has_value();
+        }))
+      continue;
+    bool news = options.values().empty();
+    for (const auto& [a, value_of_a] : options.values())
+      for (const auto& [b, value_of_b] : options.values()) news |= seen.insert({a, value_of_a, b, value_of_b}).second;
+    if (news) chosen.push_back(options);
+  }
+  return chosen;
+}
+
+/// The default, every choice, both flags; of integers the default, the smallest, 7 and 64 where allowed. Combined with
+/// those of every other option, at least in pairs.
 inline std::vector<Options> option_variants(const Format& format) {
   std::vector<Options> variants = {complete_options(format, {})};
   for (const OptionSpec& spec : format.options) {
@@ -52,7 +73,7 @@ inline std::vector<Options> option_variants(const Format& format) {
       }
     variants = grown;
   }
-  return variants;
+  return every_pair(format, variants);
 }
 
 /// Layouts of the format over the shared shapes, and a bank of experts. Options that come to the same on a shape give
