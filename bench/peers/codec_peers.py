@@ -41,7 +41,8 @@ CODECS = {
     "mxfp8": (eager.quantize_mxfp8, lambda q: eager.dequantize_mxfp8(*q, BF16)),
     "convrot_w4a4": (convrot_w4a4.quantize_convrot_w4a4_weight,
                      lambda q: convrot_w4a4.dequantize_convrot_w4a4_weight(*q, output_dtype=BF16)),
-    "asym_w4a8_int8": (w4a8_int8.quantize_w4a8_int8_weight, lambda q: w4a8_int8.dequantize_w4a8_int8_weight(*q)),
+    "asym_w4a8_int8": (w4a8_int8.quantize_w4a8_int8_weight,
+                       lambda q: w4a8_int8.dequantize_w4a8_int8_weight(*q[:3], codebook=q[4], correction=q[3])),
 }
 
 
