@@ -39,6 +39,11 @@ class ConvertTest(CliTest):
         for entry in self.run_json("formats")["formats"]:
             with self.subTest(format=entry["name"]):
                 target = f"out_{entry['name']}.safetensors"
+                if not entry["writable"]:
+                    refused = self.run_cli("convert", self.model, "-o", target, "--to", entry["name"], code=2)
+                    self.assertIn(entry["nearest"], refused.stderr)
+                    self.assertFalse(os.path.exists(self.dir / target))
+                    continue
                 result = self.run_json("convert", self.model, "-o", target, "--to", entry["name"])["results"][0]
                 self.assertGreater(result["bytes_out"], 0)
                 self.assertEqual(result["bytes_out"], os.path.getsize(self.dir / target))

@@ -176,18 +176,26 @@ formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t
     make_room(scratch.source,
               static_cast<size_t>(stored.code_rows(std::min(range.rows, stored.rows)) * stored.row_bytes));
     make_room(scratch.values, static_cast<size_t>(range.rows * layout.cols));
+    // What becomes plain bf16 needs no detour over float32, unless something is to be done to the values on the way.
+    const bool straight = layout.tensors[0].dtype == DType::bf16 && !layout.format->quantized &&
+                          state.rounding.mode == Rounding::Mode::nearest_even && state.source_factors.empty();
+    auto* narrow = reinterpret_cast<uint16_t*>(scratch.values.data());
     // A plain layout does not know experts: a tile of it may span several of the source's.
     for (int64_t done = 0; done < range.rows;) {
       const int64_t row0 = range.row0 + done;
       const int64_t rows = std::min(range.rows - done, stored.rows - row0 % stored.rows);
       model_.read_codes(layer, row0, rows, scratch.source.data());
-      formats::decode_rows(stored, state.source_parameters, row0, rows, scratch.source.data(),
-                           scratch.values.data() + done * layout.cols);
+      if (straight)
+        formats::decode_rows(stored, state.source_parameters, row0, rows, scratch.source.data(),
+                             narrow + done * layout.cols, scratch.transformed);
+      else
+        formats::decode_rows(stored, state.source_parameters, row0, rows, scratch.source.data(),
+                             scratch.values.data() + done * layout.cols);
       done += rows;
     }
     checkpoint::scale_columns(state.source_factors, static_cast<uint64_t>(range.rows), scratch.values.data());
     tile.data = scratch.values.data();
-    tile.dtype = DType::f32;
+    tile.dtype = straight ? DType::bf16 : DType::f32;
   } else {
     const io::TensorInfo& info = model_.source().tensors()[row.source];
     const uint64_t pitch = static_cast<uint64_t>(layout.cols) * facts(info.dtype).bits / 8;

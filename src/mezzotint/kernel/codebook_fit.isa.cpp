@@ -174,7 +174,7 @@ void search(const Source& x, const LevelCodes& how, const LevelScales& scales, i
       const int start = stored;
       float least = group_error<kCount>(t, how.group, base, E4m3::decode(stored));
       for (int step = 1; step <= reach; ++step)
-        for (const int sign : {-1, 1}) {
+        for (int sign = -1; sign <= 1; sign += 2) {
           int code = start + sign * step;
           code = code < 1 ? 1 : code > kMost ? kMost : code;
           const float error = group_error<kCount>(t, how.group, base, E4m3::decode(static_cast<uint32_t>(code)));

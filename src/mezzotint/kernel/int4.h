@@ -27,7 +27,7 @@ void unpack_nibbles(const uint8_t* codes, int64_t cols, int64_t col0, uint8_t* v
 
 /// Fractions of the absmax scale that search_int4_rows tries, largest first. The first is 1.
 inline constexpr int kInt4Factors = 10;
-inline constexpr float kInt4Factor[kInt4Factors] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f, 0.76f, 0.72f, 0.68f, 0.62f, 0.55f};
+constexpr float kInt4Factor[kInt4Factors] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f, 0.76f, 0.72f, 0.68f, 0.62f, 0.55f};
 
 /// Better scales for rows of int4 codes than absmax / 7. scales[r] holds absmax / 7 (or a floor) of row r of the
 /// float32 matrix and is replaced by the fraction of it with the least sum of h_c (w - s q)^2, then by the
