@@ -13,7 +13,7 @@ namespace mezzotint::kernel {
 /// Factors of the absmax scale that are tried, largest first. The first is 1.
 inline constexpr int kScaleFactors = 15;
 constexpr float kScaleFactor[kScaleFactors] = {1.0f,  0.97f, 0.94f, 0.91f, 0.88f, 0.85f, 0.82f, 0.79f,
-                                                      0.75f, 0.7f,  0.65f, 0.6f,  0.5f,  0.4f,  0.3f};
+                                               0.75f, 0.7f,  0.65f, 0.6f,  0.5f,  0.4f,  0.3f};
 
 enum class ScaleSearch : uint8_t {
   /// Rounding errors of the factors below 1 are taken to be f^2 / 12 per element, but not more than at absmax, which is
