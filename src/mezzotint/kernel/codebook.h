@@ -20,7 +20,7 @@ struct LevelCodes {
   int64_t cols = 0;    ///< of a whole row
   int64_t group = 16;  ///< columns that share a relative scale
 
-  int64_t groups() const { return cols / group; }
+  [[gnu::always_inline]] int64_t groups() const { return cols / group; }
 };
 
 /// Scales of all rows; row r and group g have relative[r * groups + g].
