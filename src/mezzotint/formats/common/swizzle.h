@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "mezzotint/base/dtype.h"
+#include "mezzotint/base/round_up.h"
 
 /// The "blocked" layout in which cuBLASLt wants block scales (its 32x4x4 tiles), one byte per scale.
 ///
@@ -10,13 +11,7 @@
 /// tile row r = 32 a + b, column c lies at byte 16 b + 4 a + c. Files store the buffer as a tensor
 /// [up(rows, 128), up(cols, 4)], whose rows and columns mean nothing; unused bytes are zero.
 /// (NVIDIA cuBLAS documentation, "1D Block Scaling Factors Layout".)
-namespace mezzotint::formats {
-
-constexpr int64_t round_up_to(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
-namespace swizzle {
+namespace mezzotint::formats::swizzle {
 
 constexpr int64_t kTileRows = 128;
 constexpr int64_t kTileCols = 4;
@@ -48,5 +43,4 @@ constexpr int64_t offset(int64_t row, int64_t col, int64_t cols) {
   return tile * kTileBytes + row % 32 * 16 + row % kTileRows / 32 * 4 + col % kTileCols;
 }
 
-}  // namespace swizzle
-}  // namespace mezzotint::formats
+}  // namespace mezzotint::formats::swizzle

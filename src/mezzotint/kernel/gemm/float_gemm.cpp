@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "mezzotint/base/round_up.h"
 #include "mezzotint/kernel/gemm/float_kernels.h"
 #include "mezzotint/kernel/gemm/gemm_threads.h"
 
@@ -16,13 +17,6 @@ constexpr int64_t kRowsAtOnce = 1024;    // rows x columns of float32 sums
 constexpr int64_t kRowPadBytes = 64;     // rows of 1024 bytes would fall on few sets of the cache
 constexpr int64_t kTransposeRows = 16;   // rows of a weight decoded before they are packed
 constexpr int64_t kFewRowsColumns = 64;  // columns of a task of few rows
-
-int64_t round_up(int64_t x, int64_t to) {
-  return (x + to - 1) / to * to;
-}
-int64_t divide_up(int64_t x, int64_t by) {
-  return (x + by - 1) / by;
-}
 
 /// Whether scales of f32 are constant within the steps of the reduction, so that sums can be scaled by them.
 bool can_fold(const FloatGemm& p) {
@@ -78,9 +72,9 @@ struct Layout {
     if (p.w.scales.code == ScaleCode::f32 && k.element_bytes == 2)
       step = std::min(step, p.transposed ? p.w.scales.block_rows : p.w.scales.block_cols);
     const int64_t granule = few_rows ? kLanes * 4 / k.element_bytes : k.granule;
-    row_bytes = round_up(std::min(step, round_up(depth, granule)) * k.element_bytes, 64) + kRowPadBytes;
+    row_bytes = round_up_to(std::min(step, round_up_to(depth, granule)) * k.element_bytes, 64) + kRowPadBytes;
     if (few_rows) {
-      x_stride = round_up(depth * k.element_bytes, 128) + kRowPadBytes;
+      x_stride = round_up_to(depth * k.element_bytes, 128) + kRowPadBytes;
       x_bytes = 64 + rows * x_stride;
       // Where dot_stored's aligned loads of the first row's codes begin, those of x are aligned, too.
       if (bits(p.w.code) == 8 && k.element_bytes == 2) x_shift = 2 * reinterpret_cast<uintptr_t>(p.w.data) % 64;
@@ -90,21 +84,21 @@ struct Layout {
       panels_at = kDotRows * row_bytes;
       sums_at = panels_at + kDotRows * rows * kLanes * 4;
       fold_at = sums_at + rows * sums_stride * 4;
-      thread_bytes = round_up(fold_at + kDotRows * 4, 64);
+      thread_bytes = round_up_to(fold_at + kDotRows * 4, 64);
       return;
     }
-    const int64_t share = round_up(divide_up(columns, 2 * threads), k.columns);
+    const int64_t share = round_up_to(divide_up(columns, 2 * threads), k.columns);
     const int64_t blocks = divide_up(columns, threads > 1 ? std::min(share, kColumnsAtOnce) : kColumnsAtOnce);
-    task_columns = round_up(divide_up(columns, blocks), k.columns);
-    task_rows = round_up(divide_up(rows, divide_up(rows, kRowsAtOnce)), k.rows);
+    task_columns = round_up_to(divide_up(columns, blocks), k.columns);
+    task_rows = round_up_to(divide_up(rows, divide_up(rows, kRowsAtOnce)), k.rows);
     sums_stride = task_columns + 16;
     const int64_t decoded = p.transposed ? 2 * (task_columns * k.element_bytes + 64) : kTransposeRows * row_bytes;
-    const int64_t left_at = round_up(decoded, 64);
+    const int64_t left_at = round_up_to(decoded, 64);
     rows_at = left_at;
     panels_at = left_at + k.rows * kPackedRowBytes;
     sums_at = panels_at + task_columns * (row_bytes - kRowPadBytes);
-    fold_at = sums_at + std::min(task_rows, round_up(rows, k.rows)) * sums_stride * 4;
-    thread_bytes = round_up(fold_at + task_columns * 4, 64);
+    fold_at = sums_at + std::min(task_rows, round_up_to(rows, k.rows)) * sums_stride * 4;
+    thread_bytes = round_up_to(fold_at + task_columns * 4, 64);
   }
 };
 
@@ -158,7 +152,7 @@ struct Worker {
   void pack_forward(int64_t n0, int64_t n, int64_t k0, int64_t count, int64_t depth, uint8_t* panels) const {
     const int64_t dwords = depth * k.element_bytes / 4;
     const int64_t group = std::min<int64_t>(kTransposeRows, k.columns);
-    for (int64_t c = 0; c < round_up(n, k.columns); c += group) {
+    for (int64_t c = 0; c < round_up_to(n, k.columns); c += group) {
       const int64_t have = std::clamp<int64_t>(n - c, 0, group);
       prefetch(p.w, {n0 + c + group, std::clamp<int64_t>(n - c - group, 0, group), k0, count});
       if (have > 0) k.decode(p.w, {n0 + c, have, k0, count}, scratch, at.row_bytes / k.element_bytes);
@@ -172,7 +166,7 @@ struct Worker {
 
   void pack_transposed(int64_t n0, int64_t n, int64_t k0, int64_t count, int64_t depth, uint8_t* panels) const {
     const int64_t dwords = depth * k.element_bytes / 4, pack = 4 / k.element_bytes;
-    const int64_t width = round_up(n, k.columns), row_bytes = at.task_columns * k.element_bytes + 64;
+    const int64_t width = round_up_to(n, k.columns), row_bytes = at.task_columns * k.element_bytes + 64;
     for (int64_t i = 0; i < dwords; ++i) {
       for (int64_t j = 0; j < pack; ++j) {
         uint8_t* row = scratch + j * row_bytes;
@@ -189,7 +183,7 @@ struct Worker {
   void read_fold(int64_t n0, int64_t n, int64_t k0) const {
     float* out = fold();
     if (out == nullptr || at.depth == 0) return;
-    for (int64_t c = 0; c < round_up(n, k.columns); ++c)
+    for (int64_t c = 0; c < round_up_to(n, k.columns); ++c)
       out[c] = c >= n ? 0 : p.transposed ? f32_scale(p.w.scales, k0, n0 + c) : f32_scale(p.w.scales, n0 + c, k0);
   }
 
@@ -199,7 +193,7 @@ struct Worker {
     uint8_t* panels = scratch + at.panels_at;
     if (k.begin != nullptr) k.begin();
     for (int64_t k0 = 0; k0 < std::max<int64_t>(at.depth, 1); k0 += at.step) {
-      const int64_t count = std::min(at.step, at.depth - k0), depth = round_up(count, k.granule);
+      const int64_t count = std::min(at.step, at.depth - k0), depth = round_up_to(count, k.granule);
       const int64_t dwords = depth * k.element_bytes / 4;
       if (p.transposed) {
         pack_transposed(n0, n, k0, count, depth, panels);
@@ -234,7 +228,7 @@ struct Worker {
     for (int64_t c = 0; c < n; c += kDotRows) {
       const int64_t have = std::min(kDotRows, n - c);
       for (int64_t k0 = 0; k0 < std::max<int64_t>(at.depth, 1); k0 += at.step) {
-        const int64_t count = std::min(at.step, at.depth - k0), depth = round_up(count, granule);
+        const int64_t count = std::min(at.step, at.depth - k0), depth = round_up_to(count, granule);
         k.decode(p.w, {n0 + c, have, k0, count}, scratch, at.row_bytes / k.element_bytes);
         for (int64_t r = 0; r < kDotRows; ++r) {
           const int64_t columns = r < have ? count : 0;

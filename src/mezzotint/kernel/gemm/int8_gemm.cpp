@@ -5,6 +5,7 @@
 #include <string>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/base/round_up.h"
 #include "mezzotint/kernel/gemm/gemm_threads.h"
 #include "mezzotint/kernel/gemm/int8_level.h"
 
@@ -25,13 +26,6 @@ Int8Level chosen_level() {
 constexpr int64_t kMostRows = 1536;
 constexpr int64_t kAlignment = 64;
 
-int64_t round_up(int64_t x, int64_t multiple) {
-  return (x + multiple - 1) / multiple * multiple;
-}
-int64_t divide_up(int64_t x, int64_t by) {
-  return (x + by - 1) / by;
-}
-
 /// How a product is cut into tasks; the cut depends on the number of threads, no element of y does.
 struct Cut {
   bool stored;           ///< read b as it lies
@@ -43,14 +37,14 @@ struct Cut {
   Cut(const Int8Shape& shape, int64_t rows, int64_t cols, int64_t depth, bool along_depth, int threads) {
     stored = along_depth && rows <= shape.stored_rows;
     chunk_rows = rows;
-    if (!stored) chunk_rows = round_up(divide_up(rows, divide_up(rows, kMostRows)), shape.tile_rows);
+    if (!stored) chunk_rows = round_up_to(divide_up(rows, divide_up(rows, kMostRows)), shape.tile_rows);
     const int64_t panels = divide_up(cols, kInt8Panel);
     // Few panels: cut their rows too, so that every thread has work.
     const int64_t cuts = stored || threads == 1 ? 1 : std::max<int64_t>(1, 3 * threads / panels);
-    part_rows = round_up(divide_up(chunk_rows, cuts), shape.tile_rows);
+    part_rows = round_up_to(divide_up(chunk_rows, cuts), shape.tile_rows);
     if (stored) part_rows = rows;
-    packed_bytes = stored ? 0 : round_up(chunk_rows * divide_up(depth, kInt8Block) * shape.row_bytes, kAlignment);
-    part_bytes = round_up(int8_part_scratch(shape, part_rows, depth), kAlignment);
+    packed_bytes = stored ? 0 : round_up_to(chunk_rows * divide_up(depth, kInt8Block) * shape.row_bytes, kAlignment);
+    part_bytes = round_up_to(int8_part_scratch(shape, part_rows, depth), kAlignment);
   }
   size_t bytes(int threads) const { return static_cast<size_t>(packed_bytes + threads * part_bytes + kAlignment); }
 };
@@ -66,7 +60,7 @@ void run(const Int8Job& job, std::span<std::byte> scratch, int threads) {
                  .expected = std::to_string(cut.bytes(threads)) + " bytes",
                  .found = std::to_string(scratch.size()),
                  .advice = "Ask int8_gemm_scratch_bytes with the same shape and threads."});
-  auto* base = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<int64_t>(scratch.data()), kAlignment));
+  auto* base = reinterpret_cast<std::byte*>(round_up_to(reinterpret_cast<int64_t>(scratch.data()), kAlignment));
   std::byte* parts = base + cut.packed_bytes;
   const int64_t row_bytes = job.depth_blocks() * level.shape.row_bytes;
   const int64_t panels = divide_up(job.cols, kInt8Panel);
