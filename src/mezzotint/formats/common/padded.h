@@ -1,8 +1,10 @@
 #pragma once
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
+#include <vector>
 
-#include "mezzotint/formats/common/swizzle.h"
+#include "mezzotint/base/round_up.h"
 #include "mezzotint/formats/format.h"
 
 /// Formats whose stored codes are padded: what the weight's own shape was.

@@ -1,30 +1,10 @@
 #include "mezzotint/formats/nvfp4/recognise.h"
 
-#include <nlohmann/json.hpp>
-
+#include "mezzotint/formats/common/padded.h"
 #include "mezzotint/formats/common/pieces.h"
-#include "mezzotint/formats/common/swizzle.h"
 
 namespace mezzotint::formats::nvfp4 {
 namespace {
-
-constexpr int64_t kLargest = int64_t{1} << 40;  // of a dimension, so that products of two stay in range
-
-/// "orig_shape" of the marker, if it is a shape whose padding gives these codes.
-std::optional<Shape> marked_shape(const StoredLayer& layer, const Shape& padded) {
-  if (layer.marker == nullptr || !layer.marker->is_object()) return std::nullopt;
-  const auto found = layer.marker->find("orig_shape");
-  if (found == layer.marker->end() || !found->is_array() || found->size() != padded.size()) return std::nullopt;
-  Shape shape;
-  for (size_t i = 0; i < padded.size(); ++i) {
-    if (!(*found)[i].is_number_integer()) return std::nullopt;
-    const auto dim = (*found)[i].get<int64_t>();
-    if (dim < 1 || dim > kLargest) return std::nullopt;
-    if ((i + 2 < padded.size() ? dim : round_up_to(dim, kAlignment)) != padded[i]) return std::nullopt;
-    shape.push_back(dim);
-  }
-  return shape;
-}
 
 bool one_byte(DType dtype) {
   return dtype == DType::u8 || dtype == DType::i8;
@@ -35,22 +15,6 @@ bool is_row_by_row(const Shape& scale, const Shape& codes) {
   Shape plain = codes;
   plain.back() = codes.back() / (kAlignment / 2);
   return scale == plain;
-}
-
-/// Logical shape: the weight's module knows it, and no loader asks the file. What the file tells, best first: the bias
-/// (rows), the marker's orig_shape, the codes with their padding.
-Shape logical_shape(const StoredLayer& layer, const Shape& padded, std::vector<std::string>& problems) {
-  const std::optional<Shape> marked = marked_shape(layer, padded);
-  Shape shape = marked.value_or(padded);
-  int64_t& rows = shape[shape.size() - 2];
-  if (layer.rows_hint && *layer.rows_hint != rows && *layer.rows_hint >= 1 && *layer.rows_hint <= kLargest &&
-      round_up_to(*layer.rows_hint, kAlignment) == padded[padded.size() - 2]) {
-    if (marked)
-      problems.push_back("The marker's orig_shape has " + std::to_string(rows) + " rows, but the bias has " +
-                         std::to_string(*layer.rows_hint) + ".");
-    rows = *layer.rows_hint;
-  }
-  return shape;
 }
 
 std::string shape_problem(const TensorFacts& found, const StoredTensor& wanted) {
@@ -75,14 +39,15 @@ Recognition recognise(const StoredLayer& layer) {
   if (!one_byte(weight.dtype)) return broken(tell(weight) + ", but nvfp4 stores two codes to a byte, U8.");
   if (std::string refusal = refuse_shape({weight.shape, kind}); !refusal.empty())
     return broken(tell(weight) + ", which cannot hold nvfp4: " + refusal + ".");
-  if (weight.shape.back() > kLargest || weight.shape[rank - 2] > kLargest) return broken(tell(weight) + ".");
+  if (weight.shape.back() > kLargestDimension || weight.shape[rank - 2] > kLargestDimension)
+    return broken(tell(weight) + ".");
   Shape padded = weight.shape;
   padded.back() *= 2;
   if (padded.back() % kAlignment != 0 || padded[rank - 2] % kAlignment != 0)
     return broken(tell(weight) + ", but rows and columns (two to a byte) of nvfp4 are padded to multiples of 16.");
 
   Recognition recognition{Fit::none, {}, {}};
-  recognition.layout = *describe({logical_shape(layer, padded, recognition.problems), kind}, {}).layout;
+  recognition.layout = *describe({logical_shape(layer, padded, kAlignment, recognition.problems), kind}, {}).layout;
   const StoredTensor& wanted_scale = recognition.layout.tensors[1];
   const StoredTensor& wanted_global = recognition.layout.tensors[2];
   bool readable = true;
