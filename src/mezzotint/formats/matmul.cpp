@@ -5,6 +5,7 @@
 #include <string>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/base/round_up.h"
 #include "mezzotint/formats/driver.h"
 #include "mezzotint/formats/parallel.h"
 #include "mezzotint/formats/scratch.h"
@@ -28,11 +29,6 @@ using kernel::Source;
 
 /// Rows of the weight that are decoded at a time where the kernels cannot read the stored codes.
 constexpr int64_t kDecodedRows = 256;
-constexpr int64_t kRowsPerTask = 16;
-
-int64_t up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
 
 /// One product: its shape, which way it goes, and the sizes of everything that lives in scratch.
 class Run {
@@ -103,9 +99,7 @@ class Run {
 
  private:
   bool integer() const { return input_ == InputCodes::int8 || input_ == InputCodes::int8_blocks; }
-  int64_t blocks() const {
-    return input_ == InputCodes::int8_blocks ? up(p_.x.cols, kernel::kInt8Block) / kernel::kInt8Block : 1;
-  }
+  int64_t blocks() const { return input_ == InputCodes::int8_blocks ? divide_up(p_.x.cols, kernel::kInt8Block) : 1; }
   ElementCode quantized_code() const {
     switch (input_) {
       case InputCodes::fp8_e5m2:
@@ -145,8 +139,7 @@ class Run {
       return {values, ElementCode::f32, rows, k_, 4 * k_, {}};
     }
     if (form_.grid) {
-      parallel_for(static_cast<size_t>(up(rows, kRowsPerTask) / kRowsPerTask), threads_, [&](size_t task) {
-        const int64_t r0 = static_cast<int64_t>(task) * kRowsPerTask, count = std::min(kRowsPerTask, rows - r0);
+      for_row_runs(rows, threads_, [&](int64_t r0, int64_t count) {
         form_.grid(layout_, *p_.parameters, p_.expert * n_ + n0 + r0, count, values + r0 * k_);
         for (int64_t i = r0 * k_; i < (r0 + count) * k_; ++i) codes[i] = static_cast<int8_t>(values[i]);
       });
@@ -217,19 +210,9 @@ class Run {
     }
   }
 
-  /// Calls f(first row, rows) for runs of rows of the activations.
-  template <class F>
-  void for_rows(F&& f) const {
-    parallel_for(static_cast<size_t>(up(m_, kRowsPerTask) / kRowsPerTask), threads_, [&](size_t task) {
-      const int64_t row0 = static_cast<int64_t>(task) * kRowsPerTask;
-      f(row0, std::min(kRowsPerTask, m_ - row0));
-    });
-  }
-
   Source rotated(const Source& x, float* out) const {
-    for_rows([&](int64_t row0, int64_t rows) {
-      const auto* first = static_cast<const std::byte*>(x.data) + row0 * x.stride * (facts(x.dtype).bits / 8);
-      kernel::cast({first, x.dtype, rows, k_, x.stride}, DType::f32, out + row0 * k_, k_);
+    for_row_runs(m_, threads_, [&](int64_t row0, int64_t rows) {
+      kernel::cast(rows_of(x, row0, rows), DType::f32, out + row0 * k_, k_);
       kernel::rotate_convrot(out + row0 * k_, rows * k_, form_.rotation);
     });
     return {out, DType::f32, m_, k_, k_};
@@ -237,7 +220,7 @@ class Run {
 
   void rotate_back(const Output& from, const Output& y) const {
     auto* values = static_cast<float*>(from.data);
-    for_rows([&](int64_t row0, int64_t rows) {
+    for_row_runs(m_, threads_, [&](int64_t row0, int64_t rows) {
       kernel::rotate_convrot(values + row0 * k_, rows * k_, form_.rotation);
       auto* out = static_cast<std::byte*>(y.data) + row0 * y.stride * (facts(y.dtype).bits / 8);
       kernel::cast({values + row0 * k_, DType::f32, rows, k_, k_}, y.dtype, out, y.stride);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 
+#include "mezzotint/base/round_up.h"
 #include "mezzotint/formats/parallel.h"
 #include "mezzotint/formats/scratch.h"
 #include "mezzotint/kernel/fp4.h"
@@ -20,26 +21,11 @@ using kernel::Source;
 constexpr float kLargestInt4 = 7.0f;
 /// The smallest scale whose reciprocal is finite.
 constexpr float kSmallest = 0x1p-126f;
-constexpr int64_t kRowsPerTask = 16;
-
-int64_t up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
-Source rows_of(const Source& x, int64_t row0, int64_t rows) {
-  Source part = x;
-  part.data = static_cast<const std::byte*>(x.data) + row0 * x.stride * (facts(x.dtype).bits / 8);
-  part.rows = rows;
-  return part;
-}
 
 /// f(part of x, first row) for runs of rows, on several threads.
 template <class F>
 void for_rows(const Source& x, int threads, F&& f) {
-  parallel_for(static_cast<size_t>((x.rows + kRowsPerTask - 1) / kRowsPerTask), threads, [&](size_t task) {
-    const int64_t row0 = static_cast<int64_t>(task) * kRowsPerTask;
-    f(rows_of(x, row0, std::min(kRowsPerTask, x.rows - row0)), row0);
-  });
+  for_row_runs(x.rows, threads, [&](int64_t row0, int64_t rows) { f(rows_of(x, row0, rows), row0); });
 }
 
 /// The quantizers of kernel/gemm on several threads; a scale over all of x needs all of x. `quantize` takes a part of x
@@ -72,7 +58,7 @@ QuantizedInput fp8(const Source& x, DType dtype, const InputScaling& scaling, Sc
 }
 
 QuantizedInput fp4(const Source& x, const InputScaling& scaling, Scratch scratch, int threads) {
-  const int64_t blocks = up(x.cols, kernel::kFp4Block) / kernel::kFp4Block, stride = up(x.cols, 2) / 2;
+  const int64_t blocks = divide_up(x.cols, kernel::kFp4Block), stride = divide_up(x.cols, 2);
   auto* row_scales = scratch.take<float>(x.rows);
   auto* scales = scratch.take<uint8_t>(x.rows * blocks);
   auto* codes = scratch.take<uint8_t>(x.rows * stride);
@@ -84,7 +70,7 @@ QuantizedInput fp4(const Source& x, const InputScaling& scaling, Scratch scratch
 }
 
 QuantizedInput mx(const Source& x, Scratch scratch, int threads) {
-  const int64_t blocks = up(x.cols, kernel::kMxBlock) / kernel::kMxBlock;
+  const int64_t blocks = divide_up(x.cols, kernel::kMxBlock);
   auto* scales = scratch.take<uint8_t>(x.rows * blocks);
   auto* codes = scratch.take<uint8_t>(x.rows * x.cols);
   const Operand operand = in_runs(x, {}, threads, [&](const Source& part, int64_t row0) {
@@ -94,7 +80,7 @@ QuantizedInput mx(const Source& x, Scratch scratch, int threads) {
 }
 
 QuantizedInput int4(const Source& x, const InputScaling& scaling, Scratch scratch, int threads) {
-  const int64_t stride = up(x.cols, 2) / 2;
+  const int64_t stride = divide_up(x.cols, 2);
   auto* scales = scratch.take<float>(x.rows);
   auto* codes = scratch.take<uint8_t>(x.rows * stride);
   std::fill_n(codes, x.rows * stride, uint8_t{0});
@@ -116,7 +102,7 @@ QuantizedInput int4(const Source& x, const InputScaling& scaling, Scratch scratc
 size_t quantized_input_bytes(InputCodes kind, int64_t rows, int64_t cols) {
   if (kind == InputCodes::none || kind == InputCodes::int8 || kind == InputCodes::int8_blocks) return 0;
   // At most a byte per code, a scale byte for every 16 columns, a float per row, each rounded up.
-  return scratch_bytes<uint8_t>(rows * up(cols, 2)) + scratch_bytes<uint8_t>(rows * (up(cols, 16) / 16)) +
+  return scratch_bytes<uint8_t>(rows * round_up_to(cols, 2)) + scratch_bytes<uint8_t>(rows * divide_up(cols, 16)) +
          scratch_bytes<float>(rows);
 }
 

@@ -13,6 +13,12 @@ struct Source {
   int64_t stride = 0;  ///< elements from one row to the next
 };
 
+/// Rows [row0, row0 + rows) of x. Inlined always: ISA files may use it without a weak symbol.
+[[gnu::always_inline]] inline Source rows_of(const Source& x, int64_t row0, int64_t rows) {
+  const int64_t bytes = row0 * x.stride * (x.dtype == DType::f32 ? 4 : 2);
+  return {static_cast<const uint8_t*>(x.data) + bytes, x.dtype, rows, x.cols, x.stride};
+}
+
 /// One scale for every block of a matrix. Element (r, c) of a kernel's matrix has the scale
 /// data[(row0 + r) / block_rows * stride + (col0 + c) / block_cols], where a block size of 0 means the whole dimension.
 /// row0 and col0 place a tile in the matrix that the scales belong to.

@@ -13,11 +13,6 @@
 namespace mezzotint::kernel {
 namespace {
 
-Source row_of(const Source& x, int64_t r) {
-  const int64_t bytes = x.dtype == DType::f32 ? 4 : 2;
-  return {static_cast<const uint8_t*>(x.data) + r * x.stride * bytes, x.dtype, 1, x.cols, x.stride};
-}
-
 /// row_scales[r] = max(amax / largest, smallest), or what is given.
 void choose_scales(const Source& x, const FloatScaling& scaling, float largest, float smallest, float* row_scales) {
   if (scaling.of == FloatScaling::Of::row) {
@@ -37,7 +32,7 @@ Operand quantize_fp8(const Source& x, DType to, const FloatScaling& scaling, flo
   choose_scales(x, scaling, e4m3 ? E4m3::kMax : E5m2::kMax, 0x1p-126f, row_scales);
   for (int64_t r = 0; r < x.rows; ++r) {
     const float multiplier = 1.0f / row_scales[r];
-    encode_fp8(row_of(x, r), Scales::scalar(&multiplier), to, codes + r * x.cols, x.cols);
+    encode_fp8(rows_of(x, r, 1), Scales::scalar(&multiplier), to, codes + r * x.cols, x.cols);
   }
   return {codes, e4m3 ? ElementCode::e4m3 : ElementCode::e5m2, x.rows, x.cols, x.cols, {}};
 }
@@ -48,7 +43,7 @@ Operand quantize_fp4(const Source& x, const FloatScaling& scaling, float* row_sc
   const int64_t code_bytes = (x.cols + 1) / 2, blocks = (x.cols + kFp4Block - 1) / kFp4Block;
   choose_scales(x, scaling, E4m3::kMax * 6, 0x1p-110f, row_scales);
   for (int64_t r = 0; r < x.rows; ++r) {
-    const Source row = row_of(x, r);
+    const Source row = rows_of(x, r, 1);
     uint8_t* to = codes + r * code_bytes;
     uint8_t* scales = block_scales + r * blocks;
     fp4_scales(row, row_scales[r], scales, blocks);
