@@ -210,6 +210,9 @@ struct Format {
   // --- files ------------------------------------------------------------------------------------------------------
   /// Suffixes of further tensors that loaders of this format read beside the layer ("input_scale").
   std::span<const std::string_view> companions;
+  /// What loaders divide the largest activation by for their scale of activations (the largest code, times the largest
+  /// block scale where there are blocks): input_scale = amax / this. 0 where no loader uses a stored input_scale.
+  float input_scale_divisor = 0;
   /// Adds the format's own keys to a marker that already holds "format"; null = none.
   void (*marker)(const Layout& layout, nlohmann::ordered_json& object) = nullptr;
   /// Decides whether a stored layer is of this format.

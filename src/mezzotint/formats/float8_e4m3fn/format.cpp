@@ -26,6 +26,7 @@ const Format format_float8_e4m3fn{
     .scale_by_power_of_two = fp8_codes::scale_by_power_of_two,
     .matmul_form = fp8_codes::matmul_form<DType::f8_e4m3>,
     .companions = kFp8Companions,
+    .input_scale_divisor = 448,
     .recognise = [](const StoredLayer& layer) { return Codec::recognise(format_float8_e4m3fn, layer); },
     .verify = fp8_codes::verify,
 };

@@ -28,6 +28,7 @@ const Format format_float8_e5m2{
     .scale_by_power_of_two = fp8_codes::scale_by_power_of_two,
     .matmul_form = fp8_codes::matmul_form<DType::f8_e5m2>,
     .companions = kFp8Companions,
+    .input_scale_divisor = 57344,
     .recognise = [](const StoredLayer& layer) { return Codec::recognise(format_float8_e5m2, layer); },
     .verify = fp8_codes::verify,
 };

@@ -244,6 +244,7 @@ const Format format_nvfp4{
     .scale_by_power_of_two = nvfp4::scale_by_power_of_two,
     .matmul_form = nvfp4::matmul_form,
     .companions = nvfp4::kCompanions,
+    .input_scale_divisor = 448 * 6,
     .marker = nvfp4::marker,
     .recognise = nvfp4::recognise,
     .verify = nvfp4::verify,
