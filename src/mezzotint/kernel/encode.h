@@ -16,8 +16,9 @@ namespace mezzotint::kernel {
 void encode_fp8(const Source& x, const Scales& multipliers, DType to, uint8_t* codes, int64_t codes_stride,
                 const Rounding& rounding = {}, const ElementIndex& index = {});
 
-/// clamp(rint(x / scale), lowest, 127) = rint(clamp(x / scale, lowest, 127)), a true division; lowest is -128
-/// (kitchen's int8_tensorwise) or -127 (int8_blockwise). inf saturates; NaN (also 0 / 0) becomes 0.
+/// clamp(rint(x / scale), lowest, 127) = rint(clamp(x / scale, lowest, 127)) with the quotient of a true division (some
+/// levels get its bits by multiplying, see isa_int8.h); lowest is -128 (kitchen's int8_tensorwise) or -127
+/// (int8_blockwise). inf saturates; NaN (also 0 / 0) becomes 0.
 void encode_int8(const Source& x, const Scales& scales, int lowest, int8_t* codes, int64_t codes_stride,
                  const Rounding& rounding = {}, const ElementIndex& index = {});
 
