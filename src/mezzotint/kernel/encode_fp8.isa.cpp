@@ -8,12 +8,11 @@ namespace mezzotint::kernel {
 namespace {
 
 template <class From, class To>
-[[gnu::noinline]] void nearest_run(const typename From::Stored* __restrict x, int64_t n, float multiplier,
-                                   Byte* __restrict q) {
+[[gnu::always_inline]] inline void nearest_run(const typename From::Stored* __restrict x, int64_t n, float multiplier,
+                                               Byte* __restrict q) {
   int64_t i = 0;
 #if defined(MEZZOTINT_FP8_VECTORS)
-  if constexpr (__is_same(From, Bf16Element))
-    for (; i + kFp8Step <= n; i += kFp8Step) encode_step<To>(x + i, multiplier, q + i);
+  if constexpr (__is_same(From, Bf16Element)) i = encode_steps<To>(x, n, multiplier, q);
 #endif
   for (; i < n; ++i) q[i] = static_cast<uint8_t>(To::encode_saturating(From::load(x[i]) * multiplier));
 }

@@ -6,6 +6,7 @@
 #include "mezzotint/base/e4m3.h"
 #include "mezzotint/kernel/fp4.h"
 #include "mezzotint/kernel/isa_elements.h"
+#include "mezzotint/kernel/isa_max.h"
 
 namespace mezzotint::kernel {
 namespace {
@@ -15,29 +16,6 @@ constexpr int64_t kChunk = 64;  // blocks worked on at a time, in scratch on the
 constexpr float kLargestCode = 6.0f, kLargestScale = 448.0f;
 constexpr float kSmallestScale = E4m3::kStep;
 
-#ifdef __AVX512BW__
-/// Sixteen blocks of 16-bit elements: halves of every step's registers are compared until a block is one lane.
-[[gnu::always_inline]] inline __m512i sixteen_tops(const Word* x) {
-  const __m512i mask = _mm512_set1_epi16(0x7FFF);
-  __m512i four[4];  // four blocks of 8 words each
-  for (int i = 0; i < 4; ++i) {
-    const __m512i a = _mm512_and_si512(_mm512_loadu_si512(x + 64 * i), mask);
-    const __m512i b = _mm512_and_si512(_mm512_loadu_si512(x + 64 * i + 32), mask);
-    four[i] = _mm512_max_epi16(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xDD));
-  }
-  __m512i eight[2];
-  for (int i = 0; i < 2; ++i)
-    eight[i] = _mm512_max_epi16(_mm512_unpacklo_epi64(four[2 * i], four[2 * i + 1]),
-                                _mm512_unpackhi_epi64(four[2 * i], four[2 * i + 1]));
-  const __m512 low = _mm512_castsi512_ps(eight[0]), high = _mm512_castsi512_ps(eight[1]);
-  const __m512i two = _mm512_max_epi16(_mm512_castps_si512(_mm512_shuffle_ps(low, high, 0x88)),
-                                       _mm512_castps_si512(_mm512_shuffle_ps(low, high, 0xDD)));
-  const __m512i one = _mm512_and_si512(_mm512_max_epi16(two, _mm512_srli_epi32(two, 16)), _mm512_set1_epi32(0xFFFF));
-  // Lane d of group L is block 4 d + L.
-  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), one);
-}
-#endif
-
 /// Largest magnitude of every block, as bits; inf and NaN are on top.
 template <class Element>
 [[gnu::noinline]] void block_tops(const typename Element::Stored* __restrict x, int64_t blocks,
@@ -46,14 +24,10 @@ template <class Element>
   constexpr auto kMask = static_cast<Magnitude>(sizeof(Magnitude) == 2 ? 0x7FFF : 0x7FFFFFFF);
   int64_t done = 0;
 #ifdef __AVX512BW__
-  constexpr int64_t kAhead = 6144;  // bytes; the hardware's own look-ahead stops at the end of a page
   if constexpr (sizeof(Magnitude) == 2)
-    for (; done + 16 <= blocks; done += 16) {
-      for (int64_t line = 0; line < 512; line += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(x + done * kBlock) + kAhead + line);
+    for (; done + 16 <= blocks; done += 16)
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(tops + done),
-                          _mm512_cvtepi32_epi16(sixteen_tops(x + done * kBlock)));
-    }
+                          _mm512_cvtepi32_epi16(sixteen_tops<kBlock>(x + done * kBlock)));
 #endif
   for (int64_t b = done; b < blocks; ++b) {
     Magnitude top = 0;

@@ -44,5 +44,38 @@ constexpr int64_t kMaxStep = 16;
 }
 #endif
 
+#if defined(__AVX512BW__)
+/// Largest magnitudes of sixteen blocks of kBlock (16 or 32) words, one to a lane: the halves of every step's registers
+/// are compared until a block is one lane. Asks for memory ahead as above.
+template <int64_t kBlock>
+[[gnu::always_inline]] inline __m512i sixteen_tops(const Word* x) {
+  static_assert(kBlock == 16 || kBlock == 32);
+  constexpr int64_t kAhead = 3072;
+  const __m512i mask = _mm512_set1_epi16(0x7FFF);
+  const auto line = [&](int64_t i) __attribute__((always_inline)) {
+    __builtin_prefetch(x + 32 * i + kAhead);
+    return _mm512_and_si512(_mm512_loadu_si512(x + 32 * i), mask);
+  };
+  const auto halve = [](__m512i a, __m512i b) __attribute__((always_inline)) {
+    return _mm512_max_epi16(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xDD));
+  };
+  const auto two_blocks = [&](int64_t i) __attribute__((always_inline)) {
+    return kBlock == 16 ? line(i) : halve(line(2 * i), line(2 * i + 1));
+  };
+  __m512i four[4];  // four blocks of 8 words each
+  for (int i = 0; i < 4; ++i) four[i] = halve(two_blocks(2 * i), two_blocks(2 * i + 1));
+  __m512i eight[2];
+  for (int i = 0; i < 2; ++i)
+    eight[i] = _mm512_max_epi16(_mm512_unpacklo_epi64(four[2 * i], four[2 * i + 1]),
+                                _mm512_unpackhi_epi64(four[2 * i], four[2 * i + 1]));
+  const __m512 low = _mm512_castsi512_ps(eight[0]), high = _mm512_castsi512_ps(eight[1]);
+  const __m512i two = _mm512_max_epi16(_mm512_castps_si512(_mm512_shuffle_ps(low, high, 0x88)),
+                                       _mm512_castps_si512(_mm512_shuffle_ps(low, high, 0xDD)));
+  const __m512i one = _mm512_and_si512(_mm512_max_epi16(two, _mm512_srli_epi32(two, 16)), _mm512_set1_epi32(0xFFFF));
+  // Lane d of group L is block 4 d + L.
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), one);
+}
+#endif
+
 }  // namespace
 }  // namespace mezzotint::kernel
