@@ -24,11 +24,33 @@ template <class From, class To>
     q[i] = static_cast<uint8_t>(To::encode_stochastic(From::load(x[i]) * multiplier, random[i]));
 }
 
+/// Whole runs of columns that share a multiplier, in one go for every row; false where they cannot be.
+template <class From, class To>
+bool encode_rows([[maybe_unused]] const Source& x, [[maybe_unused]] const Scales& multipliers,
+                 [[maybe_unused]] Byte* codes, [[maybe_unused]] int64_t codes_stride) {
+#if defined(MEZZOTINT_FP8_VECTORS)
+  if constexpr (__is_same(From, Bf16Element)) {
+    const int64_t run = multipliers.block_cols / kFp8Step;
+    if (run < 1 || run > kFp8Steps || multipliers.block_rows < 1 || multipliers.block_cols % kFp8Step != 0 ||
+        multipliers.col0 % multipliers.block_cols != 0 || x.cols % kFp8Step != 0)
+      return false;
+    const float* first = multipliers.data + multipliers.col0 / multipliers.block_cols;
+    for (int64_t r = 0; r < x.rows; ++r)
+      encode_runs<To>(static_cast<const Word*>(x.data) + r * x.stride, x.cols / kFp8Step,
+                      first + (multipliers.row0 + r) / multipliers.block_rows * multipliers.stride, run,
+                      codes + r * codes_stride);
+    return true;
+  }
+#endif
+  return false;
+}
+
 template <class From, class To>
 void encode(const Source& x, const Scales& multipliers, uint8_t* codes, int64_t codes_stride, const Rounding& rounding,
             const ElementIndex& index) {
   const auto* data = static_cast<const typename From::Stored*>(x.data);
   const bool stochastic = rounding.mode == Rounding::Mode::stochastic;
+  if (!stochastic && encode_rows<From, To>(x, multipliers, codes, codes_stride)) return;
   int64_t rows = x.rows, cols = x.cols;
   flatten(rows, cols,
           x.stride == cols && codes_stride == cols && is_scalar(multipliers) &&

@@ -127,27 +127,46 @@ template <class To>
   return normal;
 }
 
-constexpr int64_t kFp8Steps = 64;  ///< done in one go
+constexpr int64_t kFp8Steps = 64;    ///< done in one go
+constexpr int64_t kFp8Ahead = 3072;  ///< asked for so many values ahead: the hardware's look-ahead stops with a page
 
-/// Codes of up to kFp8Steps steps; bit i of the result: step i is still to be done. A function of its own, as nothing
-/// beside the loop may keep the constants from staying in registers.
+/// Codes of up to kFp8Steps steps, `run` of which share a multiplier; bit i of the result: step i is still to be done.
+/// A function of its own, as nothing beside the loop may keep the constants from staying in registers.
 template <class To>
-[[gnu::noinline]] uint64_t encode_normal_steps(const Word* x, int64_t steps, float multiplier, Byte* q) {
+[[gnu::noinline]] uint64_t encode_normal_steps(const Word* x, int64_t steps, const float* multipliers, int64_t run,
+                                               Byte* q) {
   uint64_t left = 0;
-  for (int64_t i = 0; i < steps; ++i) {
-    const Words upper = upper_halves(load_words(x + i * kFp8Step), multiplier);
-    const bool done = encode_normal_words<To>(upper, all_words(kLeastNormalWord<To>), q + i * kFp8Step);
-    left |= static_cast<uint64_t>(!done) << i;
+  for (int64_t i = 0; i < steps; ++multipliers) {
+    const float multiplier = *multipliers;
+    for (const int64_t end = smaller(i + run, steps); i < end; ++i) {
+      __builtin_prefetch(x + i * kFp8Step + kFp8Ahead);
+      const Words upper = upper_halves(load_words(x + i * kFp8Step), multiplier);
+      const bool done = encode_normal_words<To>(upper, all_words(kLeastNormalWord<To>), q + i * kFp8Step);
+      left |= static_cast<uint64_t>(!done) << i;
+    }
   }
   return left;
 }
 
 /// The steps that are left.
 template <class To>
-[[gnu::noinline]] void encode_steps_left(uint64_t left, const Word* x, float multiplier, Byte* q) {
+[[gnu::noinline]] void encode_steps_left(uint64_t left, const Word* x, const float* multipliers, int64_t run, Byte* q) {
   for (; left != 0; left &= left - 1) {
-    const int64_t at = __builtin_ctzll(left) * kFp8Step;
-    encode_any_step<To>(x + at, multiplier, q + at);
+    const int64_t i = __builtin_ctzll(left);
+    encode_any_step<To>(x + i * kFp8Step, multipliers[i / run], q + i * kFp8Step);
+  }
+}
+
+/// Codes of `steps` steps, where run <= kFp8Steps of them share a multiplier.
+template <class To>
+[[gnu::always_inline]] inline void encode_runs(const Word* x, int64_t steps, const float* multipliers, int64_t run,
+                                               Byte* q) {
+  for (const int64_t runs = kFp8Steps / run; steps > 0; steps -= runs * run, multipliers += runs) {
+    const int64_t count = smaller(steps, runs * run);
+    const uint64_t left = encode_normal_steps<To>(x, count, multipliers, run, q);
+    if (left != 0) encode_steps_left<To>(left, x, multipliers, run, q);
+    x += count * kFp8Step;
+    q += count * kFp8Step;
   }
 }
 
@@ -155,13 +174,11 @@ template <class To>
 template <class To>
 [[gnu::always_inline]] inline int64_t encode_steps(const Word* x, int64_t n, float multiplier, Byte* q) {
   int64_t i = 0;
-  while (i + kFp8Step <= n) {
-    const int64_t steps = smaller((n - i) / kFp8Step, kFp8Steps);
-    const uint64_t left = encode_normal_steps<To>(x + i, steps, multiplier, q + i);
-    if (left != 0) encode_steps_left<To>(left, x + i, multiplier, q + i);
-    i += steps * kFp8Step;
-  }
-  return i;
+  for (; n - i >= kFp8Steps * kFp8Step; i += kFp8Steps * kFp8Step)
+    encode_runs<To>(x + i, kFp8Steps, &multiplier, kFp8Steps, q + i);
+  const int64_t rest = (n - i) / kFp8Step;
+  encode_runs<To>(x + i, rest, &multiplier, kFp8Steps, q + i);
+  return i + rest * kFp8Step;
 }
 #endif
 

@@ -123,6 +123,7 @@ template <class From>
 [[gnu::noinline]] uint64_t encode_normal_blocks(const Word* x, int64_t blocks, const Byte* scales, Byte* q) {
   uint64_t left = 0;
   for (int64_t b = 0; b < blocks; ++b, x += kMxBlock, q += kMxBlock) {
+    __builtin_prefetch(x + kFp8Ahead);
     // In between the smallest normal code is that of a normal bf16 value, and the largest that of a finite one.
     bool done = scales[b] >= 8 && scales[b] <= 246;
     const Words least = all_words(kLeastNormalWord<E4m3> + 128 * (scales[b] - 127));

@@ -110,11 +110,12 @@ bool amax_blocks<kIsa>(const Source& x, int64_t block_rows, int64_t block_cols, 
   with_element(x.dtype, [&]<class Element> {
     // Row by row, as memory lies; a block's maximum grows in its place.
     for (int64_t r = 0; r < x.rows; ++r) {
+      const bool first = r % block_rows == 0;
       float* block = out + r / block_rows * out_stride;
       for (int64_t c = 0; c < x.cols; c += block_cols, ++block) {
         const int64_t n = smaller(block_cols, x.cols - c);
         const float top = value<Element>(run<Element>(row_of<Element>(x, r) + c, n, non_finite));
-        *block = r % block_rows == 0 || top > *block ? top : *block;
+        *block = first || top > *block ? top : *block;
       }
     }
   });

@@ -1,6 +1,7 @@
 #include "mezzotint/formats/common/mx_fp8.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -59,6 +60,16 @@ float value_of(uint32_t b) {
   return std::ldexp(b == 0 ? 0.0f : 1.0f, static_cast<int>(b) - 127);
 }
 
+/// Largest of whole tiles of scales. Many maxima side by side, which the compiler keeps in registers.
+uint8_t largest(const uint8_t* bytes, int64_t count) {
+  constexpr size_t kSide = 64;
+  static_assert(swizzle::kTileBytes % kSide == 0);
+  std::array<uint8_t, kSide> tops{};
+  for (const uint8_t* end = bytes + count; bytes != end; bytes += kSide)
+    for (size_t i = 0; i < kSide; ++i) tops[i] = std::max(tops[i], bytes[i]);
+  return *std::max_element(tops.begin(), tops.end());
+}
+
 bool one_byte(DType dtype) {
   return dtype == DType::u8 || dtype == DType::i8 || dtype == DType::f8_e8m0;
 }
@@ -103,8 +114,8 @@ bool observe(const Layout& layout, const ChooseOptions&, int, const Tile& tile, 
 // Unused bytes and blocks of zeros are 0 and take no part; where there are only such, convert_to_quant writes 1.
 void finish(const Layout& layout, const ChooseOptions&, int, float*, Parameters& parameters) {
   for (int64_t expert = 0; expert < layout.experts; ++expert) {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(buffer_of(layout, parameters, expert));
-    const uint8_t top = *std::max_element(bytes, bytes + buffer_bytes(layout));
+    const uint8_t top =
+        largest(reinterpret_cast<const uint8_t*>(buffer_of(layout, parameters, expert)), buffer_bytes(layout));
     floats(parameters, kScalar)[expert] = top == 0 ? 1.0f : value_of(top);
   }
 }
