@@ -5,13 +5,18 @@
 
 #include "mezzotint/base/e4m3.h"
 #include "mezzotint/base/e5m2.h"
+#include "mezzotint/base/round_up.h"
 #include "mezzotint/kernel/encode.h"
 #include "mezzotint/kernel/fp4.h"
+#include "mezzotint/kernel/int4.h"
 #include "mezzotint/kernel/mx.h"
 #include "mezzotint/kernel/reduce.h"
 
 namespace mezzotint::kernel {
 namespace {
+
+/// The smallest scale whose reciprocal is finite.
+constexpr float kSmallest = 0x1p-126f;
 
 /// row_scales[r] = max(amax / largest, smallest), or what is given.
 void choose_scales(const Source& x, const FloatScaling& scaling, float largest, float smallest, float* row_scales) {
@@ -29,7 +34,7 @@ void choose_scales(const Source& x, const FloatScaling& scaling, float largest, 
 Operand quantize_fp8(const Source& x, DType to, const FloatScaling& scaling, float* row_scales, uint8_t* codes) {
   assert(to == DType::f8_e4m3 || to == DType::f8_e5m2);
   const bool e4m3 = to == DType::f8_e4m3;
-  choose_scales(x, scaling, e4m3 ? E4m3::kMax : E5m2::kMax, 0x1p-126f, row_scales);
+  choose_scales(x, scaling, e4m3 ? E4m3::kMax : E5m2::kMax, kSmallest, row_scales);
   for (int64_t r = 0; r < x.rows; ++r) {
     const float multiplier = 1.0f / row_scales[r];
     encode_fp8(rows_of(x, r, 1), Scales::scalar(&multiplier), to, codes + r * x.cols, x.cols);
@@ -40,7 +45,7 @@ Operand quantize_fp8(const Source& x, DType to, const FloatScaling& scaling, flo
 Operand quantize_fp4(const Source& x, const FloatScaling& scaling, float* row_scales, uint8_t* codes,
                      uint8_t* block_scales) {
   constexpr int64_t kBlocks = 64;
-  const int64_t code_bytes = (x.cols + 1) / 2, blocks = (x.cols + kFp4Block - 1) / kFp4Block;
+  const int64_t code_bytes = divide_up(x.cols, 2), blocks = divide_up(x.cols, kFp4Block);
   choose_scales(x, scaling, E4m3::kMax * 6, 0x1p-110f, row_scales);
   for (int64_t r = 0; r < x.rows; ++r) {
     const Source row = rows_of(x, r, 1);
@@ -62,8 +67,17 @@ Operand quantize_fp4(const Source& x, const FloatScaling& scaling, float* row_sc
           x.cols, code_bytes,        {ScaleCode::e4m3, block_scales, 1, kFp4Block, blocks, false}};
 }
 
+Operand quantize_int4(const Source& x, const FloatScaling& scaling, float* row_scales, uint8_t* codes) {
+  const int64_t code_bytes = divide_up(x.cols, 2);
+  choose_scales(x, scaling, 7, kSmallest, row_scales);
+  if (x.cols % 2 != 0)
+    for (int64_t r = 1; r <= x.rows; ++r) codes[r * code_bytes - 1] = 0;
+  encode_int4(x, Scales::per_row(row_scales), codes, code_bytes, 0);
+  return {codes, ElementCode::int4, x.rows, x.cols, code_bytes, {}};
+}
+
 Operand quantize_mx(const Source& x, uint8_t* codes, uint8_t* block_scales) {
-  const int64_t blocks = (x.cols + kMxBlock - 1) / kMxBlock;
+  const int64_t blocks = divide_up(x.cols, kMxBlock);
   mx_scales(x, block_scales, blocks);
   encode_mx(x, block_scales, blocks, 0, codes, x.cols);
   return {
