@@ -178,7 +178,7 @@ TEST_P(MatmulTest, RuntimeInputsAreRoundedAndNoWorse) {
                                                                                                      : 0.04;
     for (const bool per_tensor : {false, true}) {
       SCOPED_TRACE(tell(layout) + (per_tensor ? " per tensor" : " per row"));
-      product.scaling.per_tensor = per_tensor;
+      product.scaling.of = per_tensor ? kernel::FloatScaling::Of::tensor : kernel::FloatScaling::Of::row;
       const std::vector<float> y = product_of(w, product, n, 1);
       const double error = relative(y);
       EXPECT_LE(error, allowed);
@@ -190,8 +190,7 @@ TEST_P(MatmulTest, RuntimeInputsAreRoundedAndNoWorse) {
     if (form.input == InputCodes::none || form.input == InputCodes::mx || form.input == InputCodes::int8_blocks)
       continue;
     // A given scale far too small clips everything: it reaches the codes.
-    const float tiny = 1e-6f;
-    product.scaling = {.given = &tiny};
+    product.scaling = {.of = kernel::FloatScaling::Of::given, .scale = 1e-6f};
     EXPECT_GT(relative(product_of(w, product, n, 1)), 0.5) << tell(layout);
   }
 }

@@ -22,6 +22,7 @@ namespace {
 using kernel::ElementCode;
 using kernel::Epilogue;
 using kernel::FloatGemm;
+using kernel::FloatScaling;
 using kernel::Int8Product;
 using kernel::Operand;
 using kernel::Output;
@@ -175,16 +176,16 @@ class Run {
   }
 
   void by_integers(const Source& x, float* values, int8_t* codes, const Output& y, Scratch scratch) const {
-    const bool by_block = input_ == InputCodes::int8_blocks;
+    const bool by_block = input_ == InputCodes::int8_blocks, per_tensor = p_.scaling.of == FloatScaling::Of::tensor;
     const int64_t cols = x.cols;
     auto* x_codes = scratch.take<int8_t>(m_ * cols);
     auto* x_scales = scratch.take<float>(m_ * blocks());
-    kernel::Int8Quantization how{.scaling = by_block                ? kernel::Int8Scaling::block
-                                            : p_.scaling.per_tensor ? kernel::Int8Scaling::tensor
-                                                                    : kernel::Int8Scaling::row,
+    kernel::Int8Quantization how{.scaling = by_block     ? kernel::Int8Scaling::block
+                                            : per_tensor ? kernel::Int8Scaling::tensor
+                                                         : kernel::Int8Scaling::row,
                                  .rotation = p_.transposed ? 0 : form_.rotation};
     if (p_.transposed) how.col_scale = form_.row_scale;
-    if (!by_block) how.given_scale = p_.scaling.given;
+    if (!by_block && p_.scaling.of == FloatScaling::Of::given) how.given_scale = &p_.scaling.scale;
     kernel::quantize_int8(x, how, {x_codes, cols, x_scales, blocks()}, scratch.rest(), threads_);
     for (int64_t n0 = 0; n0 < n_; n0 += step_) {
       const int64_t rows = std::min(step_, n_ - n0);
@@ -198,7 +199,7 @@ class Run {
         product.w.scales_stride = w.scales.stride;
       } else if (how.given_scale) {
         product.epilogue.scale *= *how.given_scale;
-      } else if (p_.scaling.per_tensor) {
+      } else if (per_tensor) {
         product.epilogue.scale *= x_scales[0];
       } else {
         product.epilogue.row_scale = x_scales;

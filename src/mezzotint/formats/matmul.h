@@ -37,8 +37,8 @@ struct Matmul {
   kernel::Source x;         ///< [M, K], f32, bf16 or f16; transposed: the gradient g, [M, N]
   bool transposed = false;  ///< y[M, K] = g[M, N] W instead of y[M, N] = x[M, K] W^T
   Inputs inputs = Inputs::as_given;
-  InputScaling scaling;         ///< of x, where inputs == runtime
-  const float* bias = nullptr;  ///< one per column of y, or null
+  kernel::FloatScaling scaling;  ///< of x, where inputs == runtime
+  const float* bias = nullptr;   ///< one per column of y, or null
   kernel::Activation activation = kernel::Activation::none;
 };
 

@@ -1,70 +1,50 @@
 #include "mezzotint/formats/matmul_inputs.h"
 
-#include <algorithm>
 #include <cassert>
 
 #include "mezzotint/base/round_up.h"
 #include "mezzotint/formats/parallel.h"
 #include "mezzotint/formats/scratch.h"
 #include "mezzotint/kernel/fp4.h"
-#include "mezzotint/kernel/gemm/quantize_float.h"
-#include "mezzotint/kernel/int4.h"
 #include "mezzotint/kernel/mx.h"
-#include "mezzotint/kernel/reduce.h"
 
 namespace mezzotint::formats {
 namespace {
 
+using kernel::FloatScaling;
 using kernel::Operand;
 using kernel::Source;
-
-constexpr float kLargestInt4 = 7.0f;
-/// The smallest scale whose reciprocal is finite.
-constexpr float kSmallest = 0x1p-126f;
-
-/// f(part of x, first row) for runs of rows, on several threads.
-template <class F>
-void for_rows(const Source& x, int threads, F&& f) {
-  for_row_runs(x.rows, threads, [&](int64_t row0, int64_t rows) { f(rows_of(x, row0, rows), row0); });
-}
 
 /// The quantizers of kernel/gemm on several threads; a scale over all of x needs all of x. `quantize` takes a part of x
 /// and its first row, and returns the operand of that part.
 template <class F>
-Operand in_runs(const Source& x, const InputScaling& scaling, int threads, F&& quantize) {
-  if (scaling.per_tensor && scaling.given == nullptr) return quantize(x, 0);
+Operand in_runs(const Source& x, const FloatScaling& scaling, int threads, F&& quantize) {
+  if (scaling.of == FloatScaling::Of::tensor) return quantize(x, 0);
   Operand whole;
-  for_rows(x, threads, [&](const Source& part, int64_t row0) {
-    const Operand operand = quantize(part, row0);
+  for_row_runs(x.rows, threads, [&](int64_t row0, int64_t rows) {
+    const Operand operand = quantize(rows_of(x, row0, rows), row0);
     if (row0 == 0) whole = operand;
   });
   whole.rows = x.rows;
   return whole;
 }
 
-kernel::FloatScaling float_scaling(const InputScaling& scaling) {
-  using Of = kernel::FloatScaling::Of;
-  if (scaling.given) return {Of::given, *scaling.given};
-  return {scaling.per_tensor ? Of::tensor : Of::row, 1.0f};
-}
-
-QuantizedInput fp8(const Source& x, DType dtype, const InputScaling& scaling, Scratch scratch, int threads) {
+QuantizedInput fp8(const Source& x, DType dtype, const FloatScaling& scaling, Scratch scratch, int threads) {
   auto* scales = scratch.take<float>(x.rows);
   auto* codes = scratch.take<uint8_t>(x.rows * x.cols);
   const Operand operand = in_runs(x, scaling, threads, [&](const Source& part, int64_t row0) {
-    return kernel::quantize_fp8(part, dtype, float_scaling(scaling), scales + row0, codes + row0 * x.cols);
+    return kernel::quantize_fp8(part, dtype, scaling, scales + row0, codes + row0 * x.cols);
   });
   return {operand, scales};
 }
 
-QuantizedInput fp4(const Source& x, const InputScaling& scaling, Scratch scratch, int threads) {
+QuantizedInput fp4(const Source& x, const FloatScaling& scaling, Scratch scratch, int threads) {
   const int64_t blocks = divide_up(x.cols, kernel::kFp4Block), stride = divide_up(x.cols, 2);
   auto* row_scales = scratch.take<float>(x.rows);
   auto* scales = scratch.take<uint8_t>(x.rows * blocks);
   auto* codes = scratch.take<uint8_t>(x.rows * stride);
   const Operand operand = in_runs(x, scaling, threads, [&](const Source& part, int64_t row0) {
-    return kernel::quantize_fp4(part, float_scaling(scaling), row_scales + row0, codes + row0 * stride,
-                                scales + row0 * blocks);
+    return kernel::quantize_fp4(part, scaling, row_scales + row0, codes + row0 * stride, scales + row0 * blocks);
   });
   return {operand, row_scales};
 }
@@ -79,22 +59,14 @@ QuantizedInput mx(const Source& x, Scratch scratch, int threads) {
   return {operand, nullptr};
 }
 
-QuantizedInput int4(const Source& x, const InputScaling& scaling, Scratch scratch, int threads) {
+QuantizedInput int4(const Source& x, const FloatScaling& scaling, Scratch scratch, int threads) {
   const int64_t stride = divide_up(x.cols, 2);
   auto* scales = scratch.take<float>(x.rows);
   auto* codes = scratch.take<uint8_t>(x.rows * stride);
-  std::fill_n(codes, x.rows * stride, uint8_t{0});
-  if (scaling.given) {
-    std::fill_n(scales, x.rows, *scaling.given);
-  } else {
-    for_rows(x, threads, [&](const Source& part, int64_t row0) { kernel::amax_rows(part, scales + row0); });
-    if (scaling.per_tensor) std::fill_n(scales, x.rows, *std::max_element(scales, scales + x.rows));
-    std::for_each(scales, scales + x.rows, [&](float& s) { s = std::max(s / kLargestInt4, kSmallest); });
-  }
-  for_rows(x, threads, [&](const Source& part, int64_t row0) {
-    kernel::encode_int4(part, kernel::Scales::per_row(scales, row0), codes + row0 * stride, stride, 0);
+  const Operand operand = in_runs(x, scaling, threads, [&](const Source& part, int64_t row0) {
+    return kernel::quantize_int4(part, scaling, scales + row0, codes + row0 * stride);
   });
-  return {{codes, kernel::ElementCode::int4, x.rows, x.cols, stride, {}}, scales};
+  return {operand, scales};
 }
 
 }  // namespace
@@ -106,7 +78,7 @@ size_t quantized_input_bytes(InputCodes kind, int64_t rows, int64_t cols) {
          scratch_bytes<float>(rows);
 }
 
-QuantizedInput quantize_input(const Source& x, InputCodes kind, const InputScaling& scaling,
+QuantizedInput quantize_input(const Source& x, InputCodes kind, const FloatScaling& scaling,
                               std::span<std::byte> scratch, int threads) {
   assert(scratch.size() >= quantized_input_bytes(kind, x.rows, x.cols));
   const Scratch room(scratch);

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "mezzotint/kernel/gemm/operand.h"
+#include "mezzotint/kernel/gemm/quantize_float.h"
 
 /// Activations as the codes that a format's runtime multiplies its weights with.
 namespace mezzotint::formats {
@@ -19,13 +19,6 @@ enum class InputCodes : uint8_t {
   mx,           ///< mxfp8: a power of two for every 32 columns; nothing to choose
 };
 
-/// Scales of activations. The default, one per row of x, costs nothing more than reading the row and follows every
-/// token; a file's `input_scale` is `given`.
-struct InputScaling {
-  bool per_tensor = false;
-  const float* given = nullptr;  ///< a scale for all of x instead of a dynamic one; values beyond it saturate
-};
-
 /// Codes and what is left to multiply: x ~ diag(row_scale) * codes.
 struct QuantizedInput {
   kernel::Operand codes;
@@ -37,7 +30,7 @@ size_t quantized_input_bytes(InputCodes kind, int64_t rows, int64_t cols);
 /// Quantizes x into `scratch` (which the result points into): any kind but none, int8 and int8_blocks, which the
 /// integer products quantize themselves. Scales are never 0, inf or NaN: amax is over finite values, and a row of zeros
 /// has codes 0. Codes and scales are the same at every instruction-set level and for every number of threads.
-QuantizedInput quantize_input(const kernel::Source& x, InputCodes kind, const InputScaling& scaling,
+QuantizedInput quantize_input(const kernel::Source& x, InputCodes kind, const kernel::FloatScaling& scaling,
                               std::span<std::byte> scratch, int threads);
 
 }  // namespace mezzotint::formats
