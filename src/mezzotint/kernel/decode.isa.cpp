@@ -50,32 +50,34 @@ void decode(const Byte* codes, int64_t rows, int64_t cols, int64_t codes_stride,
   });
 }
 
-}  // namespace
-
-template <>
-void decode_fp8<kIsa>(const uint8_t* codes, DType dtype, int64_t rows, int64_t cols, int64_t codes_stride,
-                      const Scales& scales, float* out, int64_t out_stride) {
+template <class Out>
+void decode_float8(const Byte* codes, DType dtype, int64_t rows, int64_t cols, int64_t codes_stride,
+                   const Scales& scales, Out* out, int64_t out_stride) {
   if (dtype == DType::f8_e4m3) {
     decode<E4m3>(codes, rows, cols, codes_stride, scales, out, out_stride);
   } else {
     decode<E5m2>(codes, rows, cols, codes_stride, scales, out, out_stride);
   }
+}
+
+}  // namespace
+
+template <>
+void decode_fp8<kIsa>(const uint8_t* codes, DType dtype, int64_t rows, int64_t cols, int64_t codes_stride,
+                      const Scales& scales, float* out, int64_t out_stride) {
+  decode_float8(codes, dtype, rows, cols, codes_stride, scales, out, out_stride);
+}
+
+template <>
+void decode_fp8<kIsa>(const uint8_t* codes, DType dtype, int64_t rows, int64_t cols, int64_t codes_stride,
+                      const Scales& scales, uint16_t* out, int64_t out_stride) {
+  decode_float8(codes, dtype, rows, cols, codes_stride, scales, out, out_stride);
 }
 
 template <>
 void decode_int8<kIsa>(const int8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, const Scales& scales,
                        float* out, int64_t out_stride) {
   decode<IntegerCode>(reinterpret_cast<const Byte*>(codes), rows, cols, codes_stride, scales, out, out_stride);
-}
-
-template <>
-void decode_fp8<kIsa>(const uint8_t* codes, DType dtype, int64_t rows, int64_t cols, int64_t codes_stride,
-                      const Scales& scales, uint16_t* out, int64_t out_stride) {
-  if (dtype == DType::f8_e4m3) {
-    decode<E4m3>(codes, rows, cols, codes_stride, scales, out, out_stride);
-  } else {
-    decode<E5m2>(codes, rows, cols, codes_stride, scales, out, out_stride);
-  }
 }
 
 template <>
