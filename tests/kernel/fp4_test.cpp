@@ -2,6 +2,7 @@
 
 #include "kernel/matrix.h"
 #include "mezzotint/base/e2m1.h"
+#include "mezzotint/base/e4m3.h"
 
 namespace mezzotint::kernel::test {
 namespace {
@@ -62,6 +63,101 @@ TEST(Fp4, EncodesEveryBf16ByTheFormulaWithAwkwardScales) {
     }
   // The last bit of the scale matters in many places, so a rounded comparison would be seen.
   EXPECT_GT(ties, 100);
+}
+
+/// Rows of 53 blocks, the last of 9 columns: weights, zeros, single values, subnormals, coarse values that tie, and in
+/// every fifth row inf and NaN.
+Matrix awkward_blocks() {
+  auto rng = test_rng();
+  std::normal_distribution<float> normal(0, 0.02f);
+  std::uniform_int_distribution<int> kind(0, 9), bits(0, 0xFFFF);
+  Matrix m(40, 52 * kFp4Block + 9, 2, 1);
+  for (int64_t r = 0; r < m.rows(); ++r)
+    for (int64_t c = 0, k = 0; c < m.cols(); ++c) {
+      if (c % kFp4Block == 0) k = kind(rng);
+      auto code = static_cast<uint16_t>(Bf16::encode(normal(rng) * (k == 5 ? 0x1p-12f : 1.0f)));
+      if (k == 0 || (k == 1 && c % kFp4Block != 3)) code = static_cast<uint16_t>(code & 0x8000);
+      if (k == 2) code = static_cast<uint16_t>(code & 0x80FF);
+      if (k == 3) code = static_cast<uint16_t>(code & 0xFFE0);
+      if (k == 4 && r % 5 == 0 && c % 7 == 0) code = static_cast<uint16_t>(bits(rng) | 0x7F80);
+      m.set(r, c, code);
+    }
+  return m;
+}
+
+TEST(Fp4, ScalesFollowTheFormulaAtEveryLevel) {
+  Matrix m = awkward_blocks();
+  const int64_t across = m.cols() / kFp4Block + 1;
+  for (const float global : {0.08f / 2688, 0.08f / 1536, 0x1p-14f, 1e-9f, 1e30f, 0x1p-149f}) {
+    Matrix got = same_at_every_level(Matrix(m.rows(), across, 1), [&](Matrix& out) {
+      EXPECT_TRUE(fp4_scales(m.source(DType::bf16), global, out.data(), out.stride()));
+    });
+    int64_t sensitive = 0;
+    for (int64_t r = 0; r < m.rows(); ++r)
+      for (int64_t b = 0; b < across; ++b) {
+        float amax = 0;
+        for (int64_t c = b * kFp4Block; c < std::min(m.cols(), (b + 1) * kFp4Block); ++c) {
+          const float x = std::abs(value(m, DType::bf16, r, c));
+          if (std::isfinite(x)) amax = std::max(amax, x);
+        }
+        const uint32_t code = E4m3::encode_saturating(amax / 6.0f / global);
+        ASSERT_EQ(got.get<uint8_t>(r, b), code) << amax << " with " << global;
+        sensitive += code != E4m3::encode_saturating(amax / 5.9f / global);
+      }
+    if (global < 1e-4f && global > 1e-5f) {
+      EXPECT_GT(sensitive, 100);
+    }
+  }
+}
+
+/// The definition of Fp4Search::two, column by column.
+uint8_t better_of_two(const std::vector<float>& x, float global) {
+  float amax = 0;
+  for (const float v : x) amax = std::max(amax, std::abs(v));
+  if (amax == 0) return 0;
+  float least = INFINITY;
+  uint32_t best = E4m3::encode_saturating(std::max(amax / 6.0f / global, E4m3::kStep));
+  for (const float factor : {1.0f, 1.5f}) {
+    const uint32_t code = E4m3::encode_saturating(std::max(amax / 6.0f / global * factor, E4m3::kStep));
+    const float scale = E4m3::decode(code), reciprocal = 1.0f / (global * scale);
+    float error = 0;
+    for (const float v : x) {
+      const float y = std::abs(v) * reciprocal, d = E2m1::decode(E2m1::encode(y)) - y;
+      error += d * d;
+    }
+    error *= scale * scale;
+    if (error < least) {
+      least = error;
+      best = code;
+    }
+  }
+  return static_cast<uint8_t>(best);
+}
+
+TEST(Fp4, FourOverSixFollowsTheDefinitionAtEveryLevel) {
+  Matrix m = awkward_blocks();
+  const int64_t across = m.cols() / kFp4Block + 1;
+  for (const float global : {0.08f / 1536, 0x1p-14f, 1e-9f, 0x1p-149f}) {
+    Matrix got = same_at_every_level(Matrix(m.rows(), across, 1), [&](Matrix& out) {
+      EXPECT_TRUE(search_fp4_scales(m.source(DType::bf16), global, nullptr, Fp4Search::two, out.data(), out.stride()));
+    });
+    int64_t raised = 0;
+    for (int64_t r = 0; r < m.rows(); ++r)
+      for (int64_t b = 0; b < across; ++b) {
+        std::vector<float> x(kFp4Block, 0.0f);
+        float amax = 0;
+        for (int64_t c = b * kFp4Block; c < std::min(m.cols(), (b + 1) * kFp4Block); ++c) {
+          const float v = value(m, DType::bf16, r, c);
+          x[static_cast<size_t>(c % kFp4Block)] = std::isfinite(v) ? v : 0.0f;
+          amax = std::max(amax, std::abs(x[static_cast<size_t>(c % kFp4Block)]));
+        }
+        ASSERT_EQ(got.get<uint8_t>(r, b), better_of_two(x, global)) << amax << " with " << global;
+        raised += got.get<uint8_t>(r, b) > E4m3::encode_saturating(amax / 6.0f / global);
+      }
+    if (global > 1e-5f) {
+      EXPECT_GT(raised, 100);
+    }
+  }
 }
 
 }  // namespace

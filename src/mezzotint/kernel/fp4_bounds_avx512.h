@@ -40,10 +40,12 @@ struct CodeBounds {
   const auto pair = [&](const __m512i& low, const __m512i& upper) __attribute__((always_inline)) {
     return _mm512_ternarylogic_epi32(high, upper, _mm512_srli_epi32(low, 16), 0xCA);
   };
+  // From 1.25 on, the middles repeat in the next powers of two.
+  const __m512i from_one = odd(1.25f, 0x1p-24f), twice = _mm512_set1_epi32(0x00800000);
   const __m512i a = odd(0.25f, 0x1p-26f);
-  const __m512i b = pair(even(0.75f, 0x1p-25f), odd(1.25f, 0x1p-24f));
-  const __m512i c = pair(even(1.75f, 0x1p-24f), odd(2.5f, 0x1p-23f));
-  const __m512i d = pair(even(3.5f, 0x1p-23f), odd(5.0f, 0x1p-22f));
+  const __m512i b = pair(even(0.75f, 0x1p-25f), from_one);                           // 0.75, 1.25
+  const __m512i c = pair(even(1.75f, 0x1p-24f), _mm512_add_epi32(from_one, twice));  // 1.75, 2.5
+  const __m512i d = _mm512_add_epi32(c, _mm512_set1_epi32(0x00800080));              // 3.5, 5
   const __m512i ab = _mm512_unpacklo_epi32(a, b), ab2 = _mm512_unpackhi_epi32(a, b);
   const __m512i cd = _mm512_unpacklo_epi32(c, d), cd2 = _mm512_unpackhi_epi32(c, d);
   return {{_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd), _mm512_unpacklo_epi64(ab2, cd2),

@@ -7,6 +7,9 @@
 #include "mezzotint/kernel/fp4.h"
 #include "mezzotint/kernel/isa_elements.h"
 #include "mezzotint/kernel/isa_max.h"
+#ifdef __AVX512BW__
+#include "mezzotint/kernel/fp4_scales_avx512.h"
+#endif
 
 namespace mezzotint::kernel {
 namespace {
@@ -66,8 +69,16 @@ template <class Element>
 bool plain_row(const typename Element::Stored* x, int64_t cols, float global, Byte* scales) {
   bool non_finite = false;
   typename Element::Magnitude tops[kChunk];
-  for (int64_t col = 0; col < cols; col += kChunk * kBlock) {
-    const int64_t n = smaller(cols - col, kChunk * kBlock), whole = n / kBlock;
+  for (int64_t col = 0, n; col < cols; col += n) {
+#ifdef __AVX512BW__
+    if constexpr (__is_same(Element, Bf16Element)) {
+      constexpr int64_t kGroup = 16 * kBlock;
+      const int64_t groups = (cols - col) / kGroup;
+      col += kGroup * plain_sixteen_blocks(x + col, groups, global, scales + col / kBlock);
+    }
+#endif
+    n = smaller(cols - col, kChunk * kBlock);
+    const int64_t whole = n / kBlock;
     const int64_t blocks = (n + kBlock - 1) / kBlock;
     block_tops<Element>(x + col, whole, tops);
     bool redo = blocks != whole;
@@ -292,6 +303,12 @@ bool search_row(const typename Element::Stored* x, int64_t cols, float global, c
   bool non_finite = false;
   for (int64_t col = 0; col < cols; col += kLanes * kBlock) {
     const int64_t n = smaller(cols - col, kLanes * kBlock);
+#ifdef __AVX512BW__
+    if constexpr (__is_same(Element, Bf16Element))
+      if (how == Fp4Search::two && column_weight == nullptr && n == kLanes * kBlock &&
+          search_sixteen_blocks(x + col, global, scales + col / kBlock))
+        continue;
+#endif
     non_finite |= load<Element>(x + col, n, column_weight == nullptr ? nullptr : column_weight + col, global, blocks);
     if (column_weight == nullptr)
       search<false>(blocks, how, global);
