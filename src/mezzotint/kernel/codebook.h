@@ -35,10 +35,11 @@ struct LevelScales {
 /// Columns that fit_groups and search_relative can take per group.
 inline constexpr int64_t kLargestLevelGroup = 512;
 
-/// The code whose level is nearest to (x - correction) / channel, a true division; of two equally near the lower, of
-/// equal levels the first. inf saturates, NaN counts as 0. Under Rounding::stochastic one of the two levels around the
-/// value, each with a probability that makes the value the expectation. 6-bit code 0 is never written. x is float32 and
-/// starts at (row0, col0); `codes` points at column 0 of row row0. Any range of columns may come alone.
+/// The code whose level is nearest to (x - correction) / channel, a true division; of two equally near levels the
+/// lower. Of codes with the same level it is the last where the value lies above that level, else the first. inf
+/// saturates, NaN counts as 0. Under Rounding::stochastic one of the two levels around the value, each with a
+/// probability that makes the value the expectation. 6-bit code 0 is never written. x is float32 and starts at (row0,
+/// col0); `codes` points at column 0 of row row0. Any range of columns may come alone.
 void encode_levels(const Source& x, const LevelCodes& how, const LevelScales& scales, int64_t row0, int64_t col0,
                    uint8_t* codes, int64_t codes_stride, const Rounding& rounding = {}, const ElementIndex& index = {});
 
