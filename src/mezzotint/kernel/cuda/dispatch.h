@@ -49,6 +49,16 @@ inline device::EncodeArgs encode_args(const Source& x, const Scales& scales, uin
           .first = index.first,
           .row_stride = index.row_stride};
 }
+inline device::DecodeArgs decode_args(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride,
+                                      const Scales& scales, void* out, int64_t out_stride) {
+  return {.codes = codes,
+          .rows = static_cast<uint32_t>(rows),
+          .cols = static_cast<uint32_t>(cols),
+          .codes_stride = codes_stride,
+          .scales = block_scales(scales),
+          .out = out,
+          .out_stride = out_stride};
+}
 
 /// Runs an element-wise body over a matrix.
 template <class Body, class Launcher>
@@ -143,13 +153,7 @@ template <class Launcher>
 void decode(Launcher& launcher, const uint8_t* codes, DType code, int64_t rows, int64_t cols, int64_t codes_stride,
             const Scales& scales, void* out, DType to, int64_t out_stride) {
   assert(code == DType::f8_e4m3 || code == DType::f8_e5m2 || code == DType::i8);
-  const device::DecodeArgs args{.codes = codes,
-                                .rows = static_cast<uint32_t>(rows),
-                                .cols = static_cast<uint32_t>(cols),
-                                .codes_stride = codes_stride,
-                                .scales = block_scales(scales),
-                                .out = out,
-                                .out_stride = out_stride};
+  const auto args = decode_args(codes, rows, cols, codes_stride, scales, out, out_stride);
   with_element(to, [&]<class Element> {
     if (code == DType::i8) run_elements<device::Decode<device::IntegerCode, Element>>(launcher, rows, cols, args);
     if (code == DType::f8_e4m3)

@@ -10,8 +10,9 @@ void encode_int4(Launcher& launcher, const Source& x, const Scales& scales, uint
   assert(x.cols % 2 == 0);
   const auto args = encode_args(x, scales, codes, codes_stride, rounding, index);
   with_element(x.dtype, [&]<class Element> {
-    with_rounding(rounding,
-                  [&]<class Mode> { run_elements<device::EncodeInt4<Element, Mode>>(launcher, x.rows, x.cols, args); });
+    with_rounding(rounding, [&]<class Mode> {
+      run_elements<device::Encode<Element, device::Int4Code, Mode>>(launcher, x.rows, x.cols, args);
+    });
   });
 }
 
@@ -19,14 +20,9 @@ template <class Launcher>
 void decode_int4(Launcher& launcher, const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride,
                  const Scales& scales, void* out, DType to, int64_t out_stride) {
   assert(cols % 2 == 0);
-  const device::DecodeArgs args{.codes = codes,
-                                .rows = static_cast<uint32_t>(rows),
-                                .cols = static_cast<uint32_t>(cols),
-                                .codes_stride = codes_stride,
-                                .scales = block_scales(scales),
-                                .out = out,
-                                .out_stride = out_stride};
-  with_element(to, [&]<class Element> { run_elements<device::DecodeInt4<Element>>(launcher, rows, cols, args); });
+  const auto args = decode_args(codes, rows, cols, codes_stride, scales, out, out_stride);
+  with_element(
+      to, [&]<class Element> { run_elements<device::Decode<device::Int4Code, Element>>(launcher, rows, cols, args); });
 }
 
 inline device::CodebookArgs codebook_args(const Codebook& weight, uint8_t* codes, const void* x, int64_t stride) {

@@ -1,7 +1,7 @@
 #pragma once
 #include "mezzotint/kernel/cuda/device/elements.h"
 
-/// One-byte codes under float32 scales: largest magnitudes, scales from these, codes from values, values from codes.
+/// Codes under float32 scales: largest magnitudes, scales from these, codes from values, values from codes.
 namespace mezzotint::kernel::cuda::device {
 
 /// A row-major matrix; `stride` elements from one row to the next.
@@ -184,7 +184,7 @@ struct Encode {
     load_run<Element>(static_cast<const typename Element::Stored*>(a.x.data) + place.row * a.x.stride + place.col,
                       place.count, v);
     ScaleWalk scale(a.scales, place.row, place.col);
-    CodeRun codes{};
+    typename Code::Run codes{};
     if constexpr (Rounding::kRandom) {
       RandomRun random(a.key, a.first + place.row * a.row_stride + place.col);
       MEZZOTINT_UNROLL
@@ -195,7 +195,7 @@ struct Encode {
       for (uint32_t i = 0; i < kRun; ++i)
         if (i < place.count) codes.put(i, Code::encode(Code::scaled(v[i], scale.next()), a.lowest));
     }
-    store_codes(a.codes + place.row * a.codes_stride + place.col, place.count, codes);
+    Code::store(a.codes + place.row * a.codes_stride, place.col, place.count, codes);
   }
 };
 
@@ -219,7 +219,7 @@ struct Decode {
   MEZZOTINT_DEVICE static void run(Machine& m, const Args& a, Shared&) {
     const Place place = place_of(m.block_x() * kThreads + m.thread(), a.rows, a.cols);
     if (place.count == 0) return;
-    const CodeRun codes = load_codes(a.codes + place.row * a.codes_stride + place.col, place.count);
+    const typename Code::Run codes = Code::load(a.codes + place.row * a.codes_stride, place.col, place.count);
     ScaleWalk scale(a.scales, place.row, place.col);
     float v[kRun] = {};
     MEZZOTINT_UNROLL

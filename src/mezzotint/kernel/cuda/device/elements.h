@@ -141,9 +141,18 @@ struct Stochastic {
   static constexpr bool kRandom = true;
 };
 
-/// Codes of one byte.
+/// Codes of one byte: how runs of them lie in a row.
+struct ByteCode {
+  using Run = CodeRun;
+  MEZZOTINT_DEVICE static CodeRun load(const uint8_t* row, uint32_t col, uint32_t count) {
+    return load_codes(row + col, count);
+  }
+  MEZZOTINT_DEVICE static void store(uint8_t* row, uint32_t col, uint32_t count, const CodeRun& run) {
+    store_codes(row + col, count, run);
+  }
+};
 template <class Codec>
-struct FloatCode {
+struct FloatCode : ByteCode {
   MEZZOTINT_DEVICE static float scaled(float x, float multiplier) { return x * multiplier; }
   MEZZOTINT_DEVICE static uint32_t encode(float y, int32_t) { return Codec::encode_saturating(y); }
   MEZZOTINT_DEVICE static uint32_t encode(float y, int32_t, uint32_t random) {
@@ -151,7 +160,7 @@ struct FloatCode {
   }
   MEZZOTINT_DEVICE static float decode(uint32_t code) { return Codec::decode(code); }
 };
-struct IntegerCode {
+struct IntegerCode : ByteCode {
   MEZZOTINT_DEVICE static float scaled(float x, float scale) { return x / scale; }
   MEZZOTINT_DEVICE static uint32_t encode(float y, int32_t lowest) {
     return static_cast<uint32_t>(Int8::encode(y, static_cast<float>(lowest), 127.0f));

@@ -4,80 +4,53 @@
 /// Two codes in a byte, the even column in the low nibble.
 namespace mezzotint::kernel::cuda::device {
 
+/// A run of up to 8 codes, code i in nibble i.
+struct NibbleRun {
+  uint32_t word;
+  MEZZOTINT_DEVICE uint32_t get(uint32_t i) const { return word >> (4 * i) & 0xF; }
+  MEZZOTINT_DEVICE void put(uint32_t i, uint32_t code) { word |= (code & 0xF) << (4 * i); }
+};
+
 /// Stores `count` (even, at most kRun) nibbles for columns col ....
-MEZZOTINT_DEVICE void store_nibbles(uint8_t* row, uint32_t col, uint32_t count, const uint32_t (&c)[kRun]) {
-  uint32_t word = 0;
-  MEZZOTINT_UNROLL
-  for (uint32_t i = 0; i < kRun; ++i) word |= (c[i] & 0xF) << (4 * i);
+MEZZOTINT_DEVICE void store_nibbles(uint8_t* row, uint32_t col, uint32_t count, const NibbleRun& run) {
   uint8_t* p = row + col / 2;
   if (count == kRun && aligned<4>(p)) {
-    reinterpret_cast<Packet<4>*>(p)->word[0] = word;
+    reinterpret_cast<Packet<4>*>(p)->word[0] = run.word;
     return;
   }
   MEZZOTINT_UNROLL
   for (uint32_t i = 0; i < kRun / 2; ++i)
-    if (2 * i < count) p[i] = static_cast<uint8_t>(word >> (8 * i));
+    if (2 * i < count) p[i] = static_cast<uint8_t>(run.word >> (8 * i));
 }
 
-MEZZOTINT_DEVICE uint32_t load_nibbles(const uint8_t* row, uint32_t col, uint32_t count) {
+MEZZOTINT_DEVICE NibbleRun load_nibbles(const uint8_t* row, uint32_t col, uint32_t count) {
   const uint8_t* p = row + col / 2;
-  if (count == kRun && aligned<4>(p)) return reinterpret_cast<const Packet<4>*>(p)->word[0];
-  uint32_t word = 0;
+  if (count == kRun && aligned<4>(p)) return {reinterpret_cast<const Packet<4>*>(p)->word[0]};
+  NibbleRun run{};
   MEZZOTINT_UNROLL
   for (uint32_t i = 0; i < kRun / 2; ++i)
-    if (2 * i < count) word |= static_cast<uint32_t>(p[i]) << (8 * i);
-  return word;
+    if (2 * i < count) run.word |= static_cast<uint32_t>(p[i]) << (8 * i);
+  return run;
 }
 
-/// Signed 4-bit integers, +-7, under scales of any geometry: code = clamp(rint(x / scale), -7, 7).
-template <class Element, class Rounding>
-struct EncodeInt4 {
-  using Args = EncodeArgs;
-  static constexpr int kThreads = 256, kMinBlocks = 4;
-  struct Shared {};
-
-  template <class Machine>
-  MEZZOTINT_DEVICE static void run(Machine& m, const Args& a, Shared&) {
-    const Place place = place_of(m.block_x() * kThreads + m.thread(), a.x.rows, a.x.cols);
-    if (place.count == 0) return;
-    float v[kRun];
-    load_run<Element>(static_cast<const typename Element::Stored*>(a.x.data) + place.row * a.x.stride + place.col,
-                      place.count, v);
-    ScaleWalk scale(a.scales, place.row, place.col);
-    uint32_t codes[kRun] = {};
-    RandomRun random(a.key, Rounding::kRandom ? a.first + place.row * a.row_stride + place.col : 0);
-    MEZZOTINT_UNROLL
-    for (uint32_t i = 0; i < kRun; ++i) {
-      if (i >= place.count) continue;
-      const float y = v[i] / scale.next();
-      if constexpr (Rounding::kRandom) {
-        codes[i] = static_cast<uint32_t>(Int8::encode_stochastic(y, -7.0f, 7.0f, random.next()));
-      } else {
-        codes[i] = static_cast<uint32_t>(Int8::encode(y, -7.0f, 7.0f));
-      }
-    }
-    store_nibbles(a.codes + place.row * a.codes_stride, place.col, place.count, codes);
+/// Signed 4-bit integers, +-7: code = clamp(rint(x / scale), -7, 7).
+struct Int4Code {
+  using Run = NibbleRun;
+  MEZZOTINT_DEVICE static Run load(const uint8_t* row, uint32_t col, uint32_t count) {
+    return load_nibbles(row, col, count);
   }
-};
-
-template <class Element>
-struct DecodeInt4 {
-  using Args = DecodeArgs;
-  static constexpr int kThreads = 256, kMinBlocks = 4;
-  struct Shared {};
-
-  template <class Machine>
-  MEZZOTINT_DEVICE static void run(Machine& m, const Args& a, Shared&) {
-    const Place place = place_of(m.block_x() * kThreads + m.thread(), a.rows, a.cols);
-    if (place.count == 0) return;
-    const uint32_t word = load_nibbles(a.codes + place.row * a.codes_stride, place.col, place.count);
-    ScaleWalk scale(a.scales, place.row, place.col);
-    float v[kRun] = {};
-    MEZZOTINT_UNROLL
-    for (uint32_t i = 0; i < kRun; ++i)
-      if (i < place.count) v[i] = static_cast<float>(static_cast<int32_t>(word << (28 - 4 * i)) >> 28) * scale.next();
-    store_run<Element>(static_cast<typename Element::Stored*>(a.out) + place.row * a.out_stride + place.col,
-                       place.count, v);
+  MEZZOTINT_DEVICE static void store(uint8_t* row, uint32_t col, uint32_t count, const Run& run) {
+    store_nibbles(row, col, count, run);
+  }
+  MEZZOTINT_DEVICE static float scaled(float x, float scale) { return x / scale; }
+  MEZZOTINT_DEVICE static uint32_t encode(float y, int32_t) {
+    return static_cast<uint32_t>(Int8::encode(y, -7.0f, 7.0f));
+  }
+  MEZZOTINT_DEVICE static uint32_t encode(float y, int32_t, uint32_t random) {
+    return static_cast<uint32_t>(Int8::encode_stochastic(y, -7.0f, 7.0f, random));
+  }
+  MEZZOTINT_DEVICE static float decode(uint32_t code) {
+    return static_cast<float>(static_cast<int32_t>(code << 28) >> 28);
   }
 };
 
@@ -114,11 +87,11 @@ struct DecodeCodebook {
     const uint32_t groups = a.cols / a.group, g = place.col / a.group;
     const float relative = E4m3::decode(a.relative[static_cast<uint64_t>(place.row) * groups + g]);
     const float channel = a.channel[place.row];
-    const uint32_t word =
+    const NibbleRun codes =
         load_nibbles(a.codes + static_cast<uint64_t>(place.row) * (a.cols / 2), place.col, place.count);
     float v[kRun];
     MEZZOTINT_UNROLL
-    for (uint32_t i = 0; i < kRun; ++i) v[i] = grid_level(a.codebook, word >> (4 * i) & 0xF, relative) * channel;
+    for (uint32_t i = 0; i < kRun; ++i) v[i] = grid_level(a.codebook, codes.get(i), relative) * channel;
     if (a.correction != nullptr) {
       const float offset = a.correction[static_cast<uint64_t>(g) * a.rows + place.row];
       MEZZOTINT_UNROLL
@@ -189,7 +162,10 @@ struct EncodeCodebook {
         codes[i] = tie ? below : codes[i];
       }
     }
-    store_nibbles(a.codes + static_cast<uint64_t>(place.row) * (a.cols / 2), place.col, place.count, codes);
+    NibbleRun run{};
+    MEZZOTINT_UNROLL
+    for (uint32_t i = 0; i < kRun; ++i) run.put(i, codes[i]);
+    store_nibbles(a.codes + static_cast<uint64_t>(place.row) * (a.cols / 2), place.col, place.count, run);
   }
 
  private:
