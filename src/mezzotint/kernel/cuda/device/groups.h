@@ -24,21 +24,26 @@ struct GroupArgs {
   uint64_t key, first, row_stride;
 };
 
-/// 4-bit floats with an e4m3 scale for 16 under a float32 scale for all (README of the format).
-struct MicroFp4 {
-  static constexpr uint32_t kGroup = 16;
+/// What the two micro-scaled formats have in common: padding, and one-byte scales in tiles.
+template <uint32_t kSize>
+struct MicroGroup {
+  static constexpr uint32_t kGroup = kSize;
   static constexpr bool kPadded = true;
   struct Scale {
     uint32_t code;
     float step;
   };
+  MEZZOTINT_DEVICE static void store_scale(const GroupArgs& a, uint32_t row, uint32_t group, const Scale& s) {
+    static_cast<uint8_t*>(a.scales)[blocked_offset(row, group, a.padded_cols / kGroup)] = static_cast<uint8_t>(s.code);
+  }
+};
+
+/// 4-bit floats with an e4m3 scale for 16 under a float32 scale for all (README of the format).
+struct MicroFp4 : MicroGroup<16> {
   MEZZOTINT_DEVICE static Scale scale(float amax, const GroupArgs& a) {
     const float global = *a.tensor_scale;
     const uint32_t code = E4m3::encode_saturating(amax / 6.0f / global);
     return {code, global * E4m3::decode(code)};
-  }
-  MEZZOTINT_DEVICE static void store_scale(const GroupArgs& a, uint32_t row, uint32_t group, const Scale& s) {
-    static_cast<uint8_t*>(a.scales)[blocked_offset(row, group, a.padded_cols / kGroup)] = static_cast<uint8_t>(s.code);
   }
   MEZZOTINT_DEVICE static uint32_t encode(float x, const Scale& s) {
     return s.step == 0.0f ? 0 : E2m1::encode(x / s.step);
@@ -56,22 +61,13 @@ struct MicroFp4 {
 };
 
 /// e4m3 with a power of two for 32.
-struct MicroFp8 {
-  static constexpr uint32_t kGroup = 32;
-  static constexpr bool kPadded = true;
-  struct Scale {
-    uint32_t code;
-    float step;
-  };
+struct MicroFp8 : MicroGroup<32> {
   /// Code 0 means 0.0 and is for blocks of zeros alone (kernel/mx.h).
   MEZZOTINT_DEVICE static Scale scale(float amax, const GroupArgs&) {
     if (amax == 0.0f) return {0, 0.0f};
     const uint32_t above = E8m0::encode_ceil(amax / 448.0f);
     const uint32_t code = above > 1 ? above : 1;
     return {code, E8m0::decode(code)};
-  }
-  MEZZOTINT_DEVICE static void store_scale(const GroupArgs& a, uint32_t row, uint32_t group, const Scale& s) {
-    static_cast<uint8_t*>(a.scales)[blocked_offset(row, group, a.padded_cols / kGroup)] = static_cast<uint8_t>(s.code);
   }
   MEZZOTINT_DEVICE static uint32_t encode(float x, const Scale& s) {
     return s.code == 0 ? 0 : E4m3::encode_saturating(x / s.step);
