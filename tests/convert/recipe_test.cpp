@@ -21,6 +21,8 @@ ConvertOptions everything() {
           .rounding = Rounding::Mode::stochastic,
           .seed = ~uint64_t{0},
           .effort = 3,
+          .calibration_fingerprint = "0123456789abcdef",
+          .input_scale = "p99.9",
           .max_memory = 77,
           .max_shard_bytes = 5};
 }
@@ -36,7 +38,7 @@ TEST(Recipe, HoldsEveryOptionThatDecidesBytes) {
   EXPECT_EQ(read.max_memory, ConvertOptions{}.max_memory);
   EXPECT_EQ(read.max_shard_bytes, 0u);
   // Each of them is told apart from its default: leave one out and the recipe is another.
-  EXPECT_EQ(json::parse(text).size(), 14u);
+  EXPECT_EQ(json::parse(text).size(), 16u);
   EXPECT_EQ(recipe_json({}), R"({"version":1,"to":"float8_e4m3fn","preset":"auto"})");
 }
 

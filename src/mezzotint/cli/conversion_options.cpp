@@ -8,6 +8,7 @@
 #include "mezzotint/base/error.h"
 #include "mezzotint/cli/model_options.h"
 #include "mezzotint/cli/size_text.h"
+#include "mezzotint/convert/calibration/input_scale.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/io/reader.h"
 
@@ -107,6 +108,19 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
             ->check(CLI::Range(0, 2)),
         how)
       ->type_name("N");
+  group(app.add_option("--calibration", a.calibration,
+                       "Files with statistics of the layers' inputs (tools/calibrate/record.py writes them); "
+                       "several count as one recording"),
+        how)
+      ->type_name("FILE...")
+      ->type_size(1)
+      ->expected(1, 1 << 20);
+  group(app.add_option("--input-scale", a.input_scale,
+                       fmt::format("Static activation scales from --calibration, where loaders of the format read "
+                                   "them: amax, a percentile (p99.9), or none. Default: {}",
+                                   convert::ConvertOptions().input_scale)),
+        how)
+      ->type_name("RULE");
   group(app.add_option("--max-memory", a.max_memory, "Bound of the buffers. Default: 1GiB"), how)->type_name("SIZE");
   group(app.add_option("--max-shard-size", a.max_shard_size,
                        "Split the output into files of at most this size and an "
@@ -141,6 +155,9 @@ convert::ConvertOptions read_options(const ConversionArguments& a) {
   }
   if (a.seed) options.seed = *a.seed;
   if (a.effort) options.effort = *a.effort;
+  if (!a.calibration.empty()) options.calibration = a.calibration;
+  if (a.input_scale) options.input_scale = *a.input_scale;
+  convert::parse_input_scale(options.input_scale);
   if (a.max_memory && a.streaming_mode)
     throw UsageError("--max-memory and --streaming-mode say the same thing; give one of them.");
   if (a.max_memory) options.max_memory = parse_size(*a.max_memory);

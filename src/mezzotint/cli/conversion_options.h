@@ -12,8 +12,9 @@ namespace mezzotint::cli {
 
 /// The options that decide what a conversion does: `convert` and `plan` have the same ones.
 struct ConversionArguments {
-  std::optional<std::string> to, fallback, preset, component, rounding, max_memory, max_shard_size, streaming_mode;
-  std::vector<std::string> include, exclude, drop;
+  std::optional<std::string> to, fallback, preset, component, rounding, max_memory, max_shard_size, streaming_mode,
+      input_scale;
+  std::vector<std::string> include, exclude, drop, calibration;
   std::string layer_config, recipe;
   bool fullmatch = false, full_precision_matrix_mult = false;
   std::optional<uint64_t> seed;

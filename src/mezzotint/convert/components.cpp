@@ -130,6 +130,20 @@ std::vector<Component> find_components(std::span<const io::TensorInfo> tensors) 
   return components;
 }
 
+ComponentName split_component(std::string_view tensor) {
+  const Claim owner = claim(tensor);
+  std::string_view inner = tensor.substr(owner.prefix.size());
+  for (bool stripped = true; stripped;) {
+    stripped = false;
+    for (const std::string_view prefix : kMergePrefixes) {
+      if (!inner.starts_with(prefix)) continue;
+      inner.remove_prefix(prefix.size());
+      stripped = true;
+    }
+  }
+  return {owner.name, inner};
+}
+
 size_t component_of(std::span<const Component> components, std::string_view tensor) {
   size_t best = components.size();
   for (size_t i = 0; i < components.size(); ++i) {

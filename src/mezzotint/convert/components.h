@@ -23,6 +23,14 @@ struct Component {
 /// Empty for no tensors.
 std::vector<Component> find_components(std::span<const io::TensorInfo> tensors);
 
+/// The component that a known prefix names ("" where there is none, or one that may be a part of anything), and the
+/// name without such prefixes: what two files that hold one layer under different prefixes agree in.
+struct ComponentName {
+  std::string component;
+  std::string_view inner;  ///< the end of the name given
+};
+ComponentName split_component(std::string_view tensor);
+
 /// Index of the component that a tensor belongs to.
 size_t component_of(std::span<const Component> components, std::string_view tensor);
 

@@ -24,10 +24,13 @@ struct ConvertOptions {
   bool layer_config_fullmatch = false;  ///< its patterns must match the whole name
   bool full_precision_matrix_mult = false;
   Rounding::Mode rounding = Rounding::Mode::nearest_even;
-  uint64_t seed = 0;                 ///< of stochastic rounding
-  int effort = 1;                    ///< of choosing scales: 0 = plain absmax, 1 = the cheap wins, 2 = full search
-  uint64_t max_memory = 1ull << 30;  ///< bound of the buffers, in bytes
-  uint64_t max_shard_bytes = 0;      ///< 0 = one file
+  uint64_t seed = 0;                     ///< of stochastic rounding
+  int effort = 1;                        ///< of choosing scales: 0 = plain absmax, 1 = the cheap wins, 2 = full search
+  std::vector<std::string> calibration;  ///< files of activation statistics (calibration/calibration.h)
+  std::string calibration_fingerprint;   ///< of those files, as make_plan finds or a recipe wants it
+  std::string input_scale = "amax";      ///< activation scales from them: as in parse_input_scale
+  uint64_t max_memory = 1ull << 30;      ///< bound of the buffers, in bytes
+  uint64_t max_shard_bytes = 0;          ///< 0 = one file
 };
 
 }  // namespace mezzotint::convert

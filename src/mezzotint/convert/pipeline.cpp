@@ -229,7 +229,9 @@ void Pipeline::encode_tile(const PlanRow& row, const State& state, const formats
 void Pipeline::write_parameters(const PlanRow& row, const formats::Parameters& parameters) {
   for (size_t i = 1; i < parameters.tensors.size(); ++i)
     writer_.write(row.output + i, 0, parameters.tensors[i].data(), parameters.tensors[i].size());
-  if (row.has_marker) writer_.write(row.output + row.layout->tensors.size(), 0, row.marker.data(), row.marker.size());
+  size_t next = row.output + row.layout->tensors.size();
+  if (row.has_marker) writer_.write(next++, 0, row.marker.data(), row.marker.size());
+  if (row.input_scale) writer_.write(next, 0, &*row.input_scale, sizeof(float));
 }
 
 void Pipeline::row_finished(size_t index) {

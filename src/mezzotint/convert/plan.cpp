@@ -10,6 +10,7 @@
 #include "mezzotint/base/error.h"
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/suffixes.h"
+#include "mezzotint/convert/calibration/use.h"
 #include "mezzotint/convert/components.h"
 #include "mezzotint/convert/detect.h"
 #include "mezzotint/convert/plan_output.h"
@@ -467,6 +468,7 @@ Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& outp
   plan.threads = threads;
   Planner planner(plan, model);
   planner.run();
+  use_calibration(plan, model);
   lay_out_output(plan, model, planner.carried_);
   estimate(plan, model);
   return plan;

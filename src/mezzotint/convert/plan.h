@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "mezzotint/checkpoint/model.h"
+#include "mezzotint/convert/calibration/calibration.h"
 #include "mezzotint/convert/options.h"
 #include "mezzotint/io/writer.h"
 
-/// What a conversion will do, decided from the header and the options alone: no tensor data is read.
+/// What a conversion will do, decided from the header, the options and the files that these name: no tensor data is
+/// read.
 namespace mezzotint::convert {
 
 enum class Action : uint8_t {
@@ -31,10 +33,12 @@ struct PlanRow {
   std::string reason;     ///< why, one clause
   Shape shape;            ///< logical shape of the weight or tensor
   size_t source = 0;      ///< source tensor: the weight (or the tensor itself)
-  size_t layer = checkpoint::Model::npos;  ///< source layer, if it is quantized
-  std::optional<formats::Layout> layout;   ///< of the output, for keep_codes, encode and reencode
-  int effort = 0;                          ///< of choosing its parameters (formats::ChooseOptions)
-  size_t output = 0;  ///< first output tensor (weight); layout.tensors follow one another, then the marker
+  size_t layer = checkpoint::Model::npos;       ///< source layer, if it is quantized
+  std::optional<formats::Layout> layout;        ///< of the output, for keep_codes, encode and reencode
+  int effort = 0;                               ///< of choosing its parameters (formats::ChooseOptions)
+  const LayerStatistics* statistics = nullptr;  ///< of the layer's inputs, in Plan::calibration
+  std::optional<float> input_scale;             ///< activation scale from them, to be stored
+  size_t output = 0;  ///< first output tensor (weight); layout.tensors follow one another, then marker, input_scale
   bool has_marker = false;
   std::string marker;  ///< marker text of a quantized output layer
   uint64_t bytes_in = 0, bytes_out = 0;
@@ -46,6 +50,7 @@ struct Plan {
   std::string preset;         ///< chosen preset
   std::string preset_reason;  ///< why
   std::string component;      ///< prefix of the quantized component, "" = whole file
+  std::optional<Calibration> calibration;
   std::vector<PlanRow> rows;  ///< in the order of the source's data
   std::vector<io::TensorSpec> specs;
   io::OutputPlan layout;              ///< exact bytes of the output
@@ -60,7 +65,7 @@ struct Plan {
 };
 
 /// Throws Error for options that make no sense for this file (unknown preset, bad regex, nothing to do with
-/// --component).
+/// --component), and those of Calibration::open and use_calibration (calibration/use.h).
 Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& output, const ConvertOptions& options,
                int threads);
 

@@ -31,7 +31,7 @@ std::string to_json(const Plan& plan) {
   auto& files = root["files"] = nlohmann::ordered_json::array();
   for (const auto& file : plan.layout.files) files.push_back({{"path", file.path.string()}, {"bytes", file.bytes}});
   auto& rows = root["rows"] = nlohmann::ordered_json::array();
-  for (const PlanRow& row : plan.rows)
+  for (const PlanRow& row : plan.rows) {
     rows.push_back({{"name", row.name},
                     {"action", name(row.action)},
                     {"from", row.from},
@@ -40,6 +40,8 @@ std::string to_json(const Plan& plan) {
                     {"shape", row.shape},
                     {"bytes_in", row.bytes_in},
                     {"bytes_out", row.bytes_out}});
+    if (row.input_scale) rows.back()["input_scale"] = *row.input_scale;
+  }
   return root.dump(2);
 }
 

@@ -4,6 +4,7 @@
 
 #include "mezzotint/base/version.h"
 #include "mezzotint/checkpoint/marker.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/tiles.h"
 #include "mezzotint/formats/driver.h"
@@ -76,6 +77,7 @@ void lay_out_output(Plan& plan, const checkpoint::Model& model,
                  {static_cast<int64_t>(row.marker.size())});
         layers.emplace_back(layer, row.marker);
       }
+      if (row.input_scale) add_spec(plan, row, layer + "." + std::string(checkpoint::kInputScale), DType::f32, {});
     }
     plan.bytes_out += row.bytes_out;
   }
@@ -88,7 +90,8 @@ void estimate(Plan& plan, const checkpoint::Model& model) {
   // Fewer threads where their tiles would not fit: a tile holds at least one granule of rows.
   for (;; --plan.threads) {
     const uint64_t buffers = buffer_bytes(plan, model);
-    plan.peak_memory = kFixedBytes + model.source().tensors().size() * kTensorBytes + buffers;
+    plan.peak_memory = kFixedBytes + model.source().tensors().size() * kTensorBytes + buffers +
+                       (plan.calibration ? plan.calibration->bytes() : 0);
     if (buffers <= plan.options.max_memory || plan.threads <= 1) break;
   }
 
