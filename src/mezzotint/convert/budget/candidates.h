@@ -1,0 +1,62 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mezzotint/checkpoint/model.h"
+#include "mezzotint/convert/plan.h"
+
+/// Which layers a size budget decides over, in which formats each of them can be, and what a choice among them is as
+/// options of an ordinary conversion.
+namespace mezzotint::convert {
+
+/// One format for one layer, as a plan with it says.
+struct LayerFormat {
+  std::string label;          ///< what the layer becomes: PlanRow::to, a plain dtype by its format's name
+  std::string asked;          ///< "format" of the layer config; "" = keep the layer as it is
+  uint64_t stored_bytes = 0;  ///< PlanRow::bytes_out
+  uint64_t header_bytes = 0;  ///< what it adds to the file's header; an estimate, good to some bytes per tensor
+  bool exact = false;         ///< the layer's values do not change
+  std::optional<formats::Layout> layout;  ///< where they do
+  int effort = 0;
+};
+
+struct FormatLayer {
+  std::string name;                        ///< full name without ".weight"
+  size_t tensor = 0;                       ///< the weight in the source
+  size_t layer = checkpoint::Model::npos;  ///< source layer, if it is quantized
+  Shape shape;
+  std::vector<LayerFormat> formats;  ///< at least one, in the order asked for
+};
+
+class FormatCandidates {
+ public:
+  /// The layers that a conversion to any of the quantized `formats` would quantize, but for those that the user's layer
+  /// config decides. `uniform` = only those that the first format would. Throws Error "nothing-to-choose" where there
+  /// are none, and what make_plan throws.
+  FormatCandidates(const checkpoint::Model& model, std::filesystem::path output, ConvertOptions options,
+                   std::vector<formats::Selection> formats, bool uniform);
+
+  const std::vector<FormatLayer>& layers() const { return layers_; }
+
+  /// The options that give every layer the format chosen for it: `to` is the first quantized format, and a layer config
+  /// has an entry for every layer that differs, merged with the user's own (whose other fields stay).
+  ConvertOptions with(const std::vector<size_t>& choice) const;
+  Plan plan(const std::vector<size_t>& choice) const;
+
+ private:
+  void find_layers(bool uniform);
+  void add_format(const formats::Selection& selection);
+  ConvertOptions with_entries(const std::vector<std::string>& asked) const;
+
+  const checkpoint::Model* model_;
+  std::filesystem::path output_;
+  ConvertOptions options_;
+  std::vector<formats::Selection> formats_;
+  std::vector<FormatLayer> layers_;
+  std::vector<std::string> fields_;  ///< by layer: JSON object with what the user's entry says beside the format
+};
+
+}  // namespace mezzotint::convert
