@@ -20,7 +20,7 @@ Scheduler::Claim Scheduler::claim(std::unique_lock<std::mutex>& lock) {
       break;
     }
     for (const auto& job : active_) {
-      if (job->stage == job->stages.size() || job->next == job->stages[job->stage].tiles) continue;
+      if (job->finishing || job->stage == job->stages.size() || job->next == job->stages[job->stage].tiles) continue;
       return {job.get(), job->next++};
     }
     if (!exhausted_ && active_.size() < window_) {
@@ -46,6 +46,7 @@ void Scheduler::complete(Job& job, std::unique_lock<std::mutex>& lock) {
     // Nobody else touches the job now: every tile of the stage is done and the next stage is not open yet.
     const auto finish = std::move(job.stages[job.stage].finish);
     if (finish) {
+      job.finishing = true;  // it may add stages: nobody looks at them meanwhile
       lock.unlock();
       try {
         finish();
@@ -54,6 +55,7 @@ void Scheduler::complete(Job& job, std::unique_lock<std::mutex>& lock) {
         throw;
       }
       lock.lock();
+      job.finishing = false;
     }
     ++job.stage;
     job.next = job.done = 0;

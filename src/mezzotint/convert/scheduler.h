@@ -26,6 +26,7 @@ struct Job {
  private:
   friend class Scheduler;
   size_t stage = 0, next = 0, done = 0;
+  bool finishing = false;
 };
 
 /// Runs jobs in order on a few threads. Tiles of one job run in parallel; while a stage's last tiles finish, idle

@@ -40,6 +40,9 @@ template <class F>
   for (int i = 0; i < kRegisters; ++i) out.part[i] = *reinterpret_cast<const Register*>(x + i * kRegisterFloats);
   return out;
 }
+[[gnu::always_inline]] inline void store_lanes(float* x, const Lanes& a) {
+  for (int i = 0; i < kRegisters; ++i) *reinterpret_cast<Register*>(x + i * kRegisterFloats) = a.part[i];
+}
 [[gnu::always_inline]] inline Lanes operator+(const Lanes& a, const Lanes& b) {
   return each(
       a, b, [](const Register& x, const Register& y) __attribute__((always_inline)) { return x + y; });

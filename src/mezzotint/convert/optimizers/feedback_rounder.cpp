@@ -1,0 +1,266 @@
+#include "mezzotint/convert/optimizers/feedback_rounder.h"
+
+#include <algorithm>
+#include <cassert>
+#include <optional>
+
+#include "mezzotint/base/round_up.h"
+#include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/convert/optimizers/grid.h"
+#include "mezzotint/kernel/feedback.h"
+#include "mezzotint/kernel/transpose.h"
+
+namespace mezzotint::convert {
+namespace {
+
+using dense::Transposed;
+using kernel::FeedbackBlock;
+using kernel::kFeedbackColumns;
+
+constexpr int64_t kTile = LowerTiles::kTile;
+constexpr int64_t kTransposeColumns = 64;
+
+int64_t padded(int64_t rows) {
+  return round_up_to(rows, kernel::kFeedbackRows);
+}
+
+}  // namespace
+
+/// Positions by rows: errors of feedback in the first half of a column of `error`, of plain rounding in the second.
+struct FeedbackRounder::Strip {
+  const formats::Layout& layout;
+  const formats::Parameters& parameters;
+  int64_t row0, rows, stride;  // stride: rows, padded
+  std::optional<ScaledGrid> grid;
+};
+
+FeedbackRounder::FeedbackRounder(const LowerTiles& h, const LowerTiles& l, int64_t col0,
+                                 std::span<const int32_t> column_at, int sweeps)
+    : h_(h), l_(l), col0_(col0), column_at_(column_at), sweeps_(sweeps) {
+  assert(static_cast<int64_t>(column_at.size()) == l.order());
+  for (const float pivot : diagonal(l)) {
+    pivot_energy_.push_back(pivot * pivot);
+    inverse_pivot_.push_back(1.0f / pivot);
+  }
+  diagonal_ = diagonal(h);
+  for (const float value : diagonal_) inverse_diagonal_.push_back(1.0f / value);
+}
+
+uint64_t FeedbackRounder::workspace_bytes(const formats::Layout& layout, int64_t rows) {
+  const auto stride = static_cast<uint64_t>(padded(rows));
+  const auto cols = static_cast<uint64_t>(layout.cols);
+  const uint64_t scales = layout.block_cols > 0 ? 2 * cols / static_cast<uint64_t>(layout.block_cols) + 2 : 2;
+  const uint64_t columns = 3 * cols + scales + 2 * kTile + 2 * kFeedbackColumns;
+  return 4 * (columns * stride + 3 * LowerTiles::kTileFloats) +
+         static_cast<uint64_t>(rows) * static_cast<uint64_t>(layout.row_bytes);
+}
+
+/// One block of positions for round_with_feedback, on either half.
+struct FeedbackRounder::BlockTask {
+  const float* base;
+  int64_t base_stride;
+  const float* carried;
+  float* change;
+  int64_t stride;
+  const float* inverse_pivot;
+  const float* pivot_energy;
+  float* energy;
+  bool feedback, energy_of_change;
+};
+
+void FeedbackRounder::round_block(const Strip& strip, Workspace& w, int64_t first, int64_t columns,
+                                  const BlockTask& task) const {
+  FeedbackBlock block{.columns = columns,
+                      .rows = strip.stride,
+                      .base_stride = task.base_stride,
+                      .stride = task.stride,
+                      .base = task.base,
+                      .carried = task.carried,
+                      .coupling = w.coupling.data(),
+                      .inverse_pivot = task.inverse_pivot + first,
+                      .feedback = task.feedback,
+                      .change = task.change,
+                      .pivot_energy = task.pivot_energy + first,
+                      .energy = task.energy,
+                      .energy_of_change = task.energy_of_change};
+  if (strip.grid) {
+    const float *scale[kFeedbackColumns], *inverse_scale[kFeedbackColumns];
+    for (int64_t p = 0; p < columns; ++p) {
+      const int32_t column = column_at_[static_cast<size_t>(first + p)];
+      scale[p] = strip.grid->scale(column);
+      inverse_scale[p] = strip.grid->inverse_scale(column);
+    }
+    block.scale = scale;
+    block.inverse_scale = inverse_scale;
+    block.grid = strip.grid->grid();
+    return kernel::round_with_feedback(block);
+  }
+  // A codebook: every column goes through the format's own codec.
+  std::vector<float> wanted(static_cast<size_t>(strip.rows)), v(wanted.size()), got(wanted.size());
+  for (int64_t p = columns - 1; p >= 0; --p) {
+    const int32_t column = column_at_[static_cast<size_t>(first + p)];
+    for (int64_t r = 0; r < strip.rows; ++r) {
+      float sum = block.carried[p * block.stride + r];
+      for (int64_t q = columns - 1; q > p; --q)
+        sum += block.change[q * block.stride + r] * block.coupling[p * kFeedbackColumns + q];
+      const float base = block.base[p * block.base_stride + r];
+      const auto at = static_cast<size_t>(r);
+      v[at] = base - sum * block.inverse_pivot[p];
+      wanted[at] = block.feedback ? v[at] : base;
+    }
+    const formats::Tile tile{.data = wanted.data(),
+                             .dtype = DType::f32,
+                             .row0 = strip.row0,
+                             .rows = strip.rows,
+                             .col0 = column,
+                             .cols = 1,
+                             .row_stride = 1};
+    strip.layout.format->encode(strip.layout, strip.parameters, tile, Rounding{}, w.codes.data());
+    strip.layout.format->decode(strip.layout, strip.parameters, strip.row0, strip.rows, column, 1, w.codes.data(),
+                                got.data(), 1);
+    for (int64_t r = 0; r < strip.rows; ++r) {
+      const auto at = static_cast<size_t>(r);
+      const float base = block.base[p * block.base_stride + r];
+      const float rest = got[at] - v[at], before = base - v[at];
+      block.change[p * block.stride + r] = got[at] - base;
+      block.energy[r] += (rest * rest - (block.energy_of_change ? before * before : 0.0f)) * block.pivot_energy[p];
+    }
+    for (int64_t r = strip.rows; r < strip.stride; ++r) block.change[p * block.stride + r] = 0;
+  }
+}
+
+FeedbackSums FeedbackRounder::round(const formats::Layout& layout, const formats::Parameters& parameters,
+                                    const formats::Tile& tile, Workspace& w, float* out) const {
+  const int64_t n = l_.order(), rows = tile.rows, stride = padded(rows);
+  assert(tile.dtype == DType::f32 && tile.cols == layout.cols && col0_ + n <= tile.cols);
+  Strip strip{layout, parameters, tile.row0, rows, stride, ScaledGrid::of(layout, parameters, tile.row0, rows, stride)};
+  if (!strip.grid) w.codes.assign(static_cast<size_t>(rows * layout.row_bytes), std::byte{0});
+  w.base.assign(static_cast<size_t>(n * stride), 0.0f);
+  w.error.resize(static_cast<size_t>(2 * n * stride));
+  w.carried.resize(static_cast<size_t>(2 * kTile * stride));
+  w.block.resize(static_cast<size_t>(2 * kFeedbackColumns * stride));
+  w.coupling.resize(kFeedbackColumns * kFeedbackColumns);
+  w.sums.assign(static_cast<size_t>(2 * stride), 0.0f);
+
+  std::vector<int32_t> position(static_cast<size_t>(n));
+  for (int64_t p = 0; p < n; ++p)
+    position[static_cast<size_t>(column_at_[static_cast<size_t>(p)] - col0_)] = static_cast<int32_t>(p);
+  const auto* values = static_cast<const float*>(tile.data) + col0_;
+  for (int64_t c = 0; c < n; c += kTransposeColumns) {
+    const int64_t count = std::min(kTransposeColumns, n - c);
+    kernel::transpose(values + c, rows, count, tile.row_stride, w.block.data(), stride, 4);
+    for (int64_t i = 0; i < count; ++i)
+      std::copy_n(w.block.data() + i * stride, rows, w.base.data() + position[static_cast<size_t>(c + i)] * stride);
+  }
+
+  feed_back(strip, w);
+  for (int sweep = 0; sweep < sweeps_; ++sweep) descend(strip, w);
+
+  FeedbackSums sums;
+  sums.rows = rows;
+  const float* rounded = w.sums.data();
+  const float* plain = rounded + stride;
+  for (int64_t r = 0; r < rows; ++r) {
+    const bool better = rounded[r] < plain[r];
+    sums.plain += plain[r];
+    sums.rounded += better ? rounded[r] : plain[r];
+    if (better) continue;
+    ++sums.rows_plain;
+    for (int64_t p = 0; p < n; ++p)
+      w.error[static_cast<size_t>(2 * p * stride + r)] = w.error[static_cast<size_t>((2 * p + 1) * stride + r)];
+  }
+  for (int64_t c = 0; c < n; c += kTransposeColumns) {
+    const int64_t count = std::min(kTransposeColumns, n - c);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t p = position[static_cast<size_t>(c + i)];
+      const float* base = w.base.data() + p * stride;
+      const float* error = w.error.data() + 2 * p * stride;
+      float* column = w.block.data() + i * stride;
+      for (int64_t r = 0; r < rows; ++r) column[r] = base[r] + error[r];
+    }
+    kernel::transpose(w.block.data(), count, rows, stride, out + col0_ + c, layout.cols, 4);
+  }
+  return sums;
+}
+
+void FeedbackRounder::feed_back(Strip& strip, Workspace& w) const {
+  const int64_t wide = 2 * strip.stride;  // both halves at once in the products
+  for (int64_t j = l_.across() - 1; j >= 0; --j) {
+    const int64_t size = l_.size(j);
+    std::fill_n(w.carried.begin(), size * wide, 0.0f);
+    for (int64_t i = l_.across() - 1; i > j; --i) {
+      const float* tile = l_.read(i, j, w.tiles[0]);
+      dense::multiply(Transposed::yes, Transposed::no, size, wide, l_.size(i), 1.0f, tile, kTile,
+                      w.error.data() + l_.first(i) * wide, wide, 1.0f, w.carried.data(), wide);
+    }
+    const float* pivot = l_.read(j, j, w.tiles[0]);
+    for (int64_t end = size; end > 0;) {
+      const int64_t begin = (end - 1) / kFeedbackColumns * kFeedbackColumns, columns = end - begin;
+      float* carried = w.carried.data() + begin * wide;
+      float* error = w.error.data() + (l_.first(j) + begin) * wide;
+      if (end < size)
+        dense::multiply(Transposed::yes, Transposed::no, columns, wide, size - end, 1.0f, pivot + end * kTile + begin,
+                        kTile, error + columns * wide, wide, 1.0f, carried, wide);
+      for (int64_t p = 0; p < columns; ++p)
+        for (int64_t q = p + 1; q < columns; ++q)
+          w.coupling[static_cast<size_t>(p * kFeedbackColumns + q)] = pivot[(begin + q) * kTile + begin + p];
+      for (const bool feedback : {true, false}) {
+        const int64_t half = feedback ? 0 : strip.stride;
+        round_block(strip, w, l_.first(j) + begin, columns,
+                    {.base = w.base.data() + (l_.first(j) + begin) * strip.stride,
+                     .base_stride = strip.stride,
+                     .carried = carried + half,
+                     .change = error + half,
+                     .stride = wide,
+                     .inverse_pivot = inverse_pivot_.data(),
+                     .pivot_energy = pivot_energy_.data(),
+                     .energy = w.sums.data() + half,
+                     .feedback = feedback,
+                     .energy_of_change = false});
+      }
+      end = begin;
+    }
+  }
+}
+
+void FeedbackRounder::descend(Strip& strip, Workspace& w) const {
+  const int64_t wide = 2 * strip.stride, rows = strip.stride;
+  float* base = w.block.data();
+  float* change = base + kFeedbackColumns * rows;
+  for (int64_t j = h_.across() - 1; j >= 0; --j)
+    for (int64_t end = h_.size(j); end > 0;) {
+      const int64_t begin = (end - 1) / kFeedbackColumns * kFeedbackColumns, columns = end - begin;
+      const int64_t first = h_.first(j) + begin;
+      float* error = w.error.data() + first * wide;
+      for (int64_t i = 0; i < h_.across(); ++i) {
+        const bool below = i >= j;
+        const float* tile = below ? h_.read(i, j, w.tiles[0]) : h_.read(j, i, w.tiles[0]);
+        dense::multiply(below ? Transposed::yes : Transposed::no, Transposed::no, columns, rows, h_.size(i), 1.0f,
+                        tile + (below ? begin : begin * kTile), kTile, w.error.data() + h_.first(i) * wide, wide,
+                        i == 0 ? 0.0f : 1.0f, w.carried.data(), rows);
+        if (i != j) continue;
+        for (int64_t p = 0; p < columns; ++p)
+          for (int64_t q = p + 1; q < columns; ++q)
+            w.coupling[static_cast<size_t>(p * kFeedbackColumns + q)] = tile[(begin + q) * kTile + begin + p];
+      }
+      for (int64_t p = 0; p < columns; ++p)
+        for (int64_t r = 0; r < rows; ++r)
+          base[p * rows + r] = w.base[static_cast<size_t>((first + p) * rows + r)] + error[p * wide + r];
+      round_block(strip, w, first, columns,
+                  {.base = base,
+                   .base_stride = rows,
+                   .carried = w.carried.data(),
+                   .change = change,
+                   .stride = rows,
+                   .inverse_pivot = inverse_diagonal_.data(),
+                   .pivot_energy = diagonal_.data(),
+                   .energy = w.sums.data(),
+                   .feedback = true,
+                   .energy_of_change = true});
+      for (int64_t p = 0; p < columns; ++p)
+        for (int64_t r = 0; r < rows; ++r) error[p * wide + r] += change[p * rows + r];
+      end = begin;
+    }
+}
+
+}  // namespace mezzotint::convert

@@ -1,0 +1,62 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "mezzotint/convert/optimizers/hessian.h"
+#include "mezzotint/formats/format.h"
+
+namespace mezzotint::convert {
+
+/// What rounding did to some rows; all sums of e H e'.
+struct FeedbackSums {
+  double plain = 0;    ///< each weight to its nearest code, at the same scales
+  double rounded = 0;  ///< as returned
+  int64_t rows = 0;
+  int64_t rows_plain = 0;  ///< rows that stay plainly rounded, because feedback did not lower the objective
+};
+
+/// Rounds rows of a weight so that e H e' is small: LDLQ, which equals GPTQ (Chee et al. 2023; Frantar et al. 2022),
+/// with one Cholesky factor and no inverse (algorithms.md 6.2), then sweeps of coordinate descent (6.3). A row for
+/// which that is not below plain rounding stays plainly rounded. Scales are fixed beforehand, so any order will do.
+class FeedbackRounder {
+ public:
+  /// Scratch of one thread, in bytes about 4 * (cols * 3 + 4096) * rows floats.
+  struct Workspace {
+    TileBuffers tiles;
+    std::vector<float> base, error, carried, block, coupling, sums;
+    std::vector<std::byte> codes;
+  };
+
+  /// `l` is the factor of `h`, both of the columns from col0 on; column_at[position] is the column, positions in the
+  /// order of hessian.h. All must outlive this. sweeps: of coordinate descent.
+  FeedbackRounder(const LowerTiles& h, const LowerTiles& l, int64_t col0, std::span<const int32_t> column_at,
+                  int sweeps);
+
+  /// `tile` holds whole rows of one expert, finite float32 after the format's transform. Writes the values of the
+  /// chosen codes to these columns of `out`, rows layout.cols apart, which may be the tile's own memory: Format::encode
+  /// makes these codes of them.
+  FeedbackSums round(const formats::Layout& layout, const formats::Parameters& parameters, const formats::Tile& tile,
+                     Workspace& workspace, float* out) const;
+
+  /// Bytes of a workspace and of the grid's scales for strips of so many rows.
+  static uint64_t workspace_bytes(const formats::Layout& layout, int64_t rows);
+
+ private:
+  struct Strip;
+  struct BlockTask;
+
+  void feed_back(Strip& strip, Workspace& w) const;
+  void descend(Strip& strip, Workspace& w) const;
+  void round_block(const Strip& strip, Workspace& w, int64_t first, int64_t columns, const BlockTask& task) const;
+
+  const LowerTiles& h_;
+  const LowerTiles& l_;
+  int64_t col0_;
+  std::span<const int32_t> column_at_;
+  int sweeps_;
+  std::vector<float> pivot_energy_, inverse_pivot_;  // of l, by position
+  std::vector<float> diagonal_, inverse_diagonal_;   // of h
+};
+
+}  // namespace mezzotint::convert

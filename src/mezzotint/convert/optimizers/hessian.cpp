@@ -1,0 +1,100 @@
+#include "mezzotint/convert/optimizers/hessian.h"
+
+#include "mezzotint/convert/optimizers/dense.h"
+
+namespace mezzotint::convert {
+namespace {
+
+constexpr int64_t kStride = LowerTiles::kTile;
+using dense::Transposed;
+
+}  // namespace
+
+std::vector<TilePair> tile_pairs(int64_t across) {
+  std::vector<TilePair> pairs;
+  for (int64_t i = 0; i < across; ++i)
+    for (int64_t j = 0; j <= i; ++j) pairs.push_back({i, j});
+  return pairs;
+}
+
+void add_panel(LowerTiles& h, TilePair pair, const float* panel, int64_t rows, int64_t stride, TileBuffers& buffers) {
+  const auto [i, j] = pair;
+  float* tile = h.open(i, j, buffers[0]);
+  const float* left = panel + h.first(i);
+  if (i == j)
+    dense::add_gram(h.size(i), rows, left, stride, tile, kStride);
+  else
+    dense::multiply(Transposed::yes, Transposed::no, h.size(i), h.size(j), rows, 1.0f, left, stride, panel + h.first(j),
+                    stride, 1.0f, tile, kStride);
+  h.close(i, j, tile);
+}
+
+void scale_tiles(LowerTiles& h, TilePair pair, float factor, TileBuffers& buffers) {
+  const auto [i, j] = pair;
+  float* tile = h.open(i, j, buffers[0]);
+  for (int64_t r = 0; r < h.size(i); ++r) {
+    const int64_t columns = i == j ? r + 1 : h.size(j);
+    for (int64_t c = 0; c < columns; ++c) tile[r * kStride + c] *= factor;
+    if (i != j) continue;
+    for (int64_t c = 0; c < r; ++c) tile[c * kStride + r] = tile[r * kStride + c];
+  }
+  h.close(i, j, tile);
+}
+
+std::vector<float> diagonal(const LowerTiles& h) {
+  TileBuffers buffers;
+  std::vector<float> out;
+  for (int64_t i = 0; i < h.across(); ++i) {
+    const float* tile = h.read(i, i, buffers[0]);
+    for (int64_t r = 0; r < h.size(i); ++r) out.push_back(tile[r * kStride + r]);
+  }
+  return out;
+}
+
+void add_to_diagonal(LowerTiles& h, std::span<const float> amount) {
+  TileBuffers buffers;
+  for (int64_t i = 0; i < h.across(); ++i) {
+    float* tile = h.open(i, i, buffers[0]);
+    for (int64_t r = 0; r < h.size(i); ++r) tile[r * kStride + r] += amount[static_cast<size_t>(h.first(i) + r)];
+    h.close(i, i, tile);
+  }
+}
+
+void update_column(const LowerTiles& h, LowerTiles& l, int64_t i, int64_t j, TileBuffers& buffers) {
+  const float* from = h.read(i, j, buffers[1]);
+  float* tile = l.open(i, j, buffers[0]);
+  std::copy_n(from, h.size(i) * kStride, tile);
+  for (int64_t k = 0; k < j; ++k) {
+    const float* left = l.read(i, k, buffers[1]);
+    const float* right = i == j ? left : l.read(j, k, buffers[2]);
+    dense::multiply(Transposed::no, Transposed::yes, l.size(i), l.size(j), l.size(k), -1.0f, left, kStride, right,
+                    kStride, 1.0f, tile, kStride);
+  }
+  l.close(i, j, tile);
+}
+
+bool factor_pivot(LowerTiles& l, int64_t j, TileBuffers& buffers) {
+  float* tile = l.open(j, j, buffers[0]);
+  const bool positive = dense::factor_cholesky(l.size(j), tile, kStride);
+  l.close(j, j, tile);
+  return positive;
+}
+
+void solve_column(LowerTiles& l, int64_t i, int64_t j, TileBuffers& buffers) {
+  const float* pivot = l.read(j, j, buffers[1]);
+  float* tile = l.open(i, j, buffers[0]);
+  dense::solve_right(l.size(i), l.size(j), pivot, kStride, tile, kStride);
+  l.close(i, j, tile);
+}
+
+bool factor(const LowerTiles& h, LowerTiles& l) {
+  TileBuffers buffers;
+  for (int64_t j = 0; j < h.across(); ++j) {
+    for (int64_t i = j; i < h.across(); ++i) update_column(h, l, i, j, buffers);
+    if (!factor_pivot(l, j, buffers)) return false;
+    for (int64_t i = j + 1; i < h.across(); ++i) solve_column(l, i, j, buffers);
+  }
+  return true;
+}
+
+}  // namespace mezzotint::convert
