@@ -11,7 +11,9 @@ constexpr std::string_view kSearch =
 constexpr std::string_view kQuip = "QuIP is not part of this program";
 constexpr std::string_view kMemory = "memory is bounded always; --max-memory SIZE sets the bound";
 constexpr std::string_view kLora = "this program does not merge or extract adapters";
-constexpr std::string_view kSamples = "nothing here is calibrated on made-up activations";
+constexpr std::string_view kSamples =
+    "nothing is calibrated on made-up activations; --calibration FILE takes statistics of real ones "
+    "(tools/calibrate/record.py)";
 constexpr std::string_view kCpu = "the conversion runs on the CPU's cores; --threads N limits them";
 constexpr std::string_view kRepair =
     "use `mezzotint repair FILE -o OUTPUT`, which reads the legacy naming of every kind";
@@ -27,9 +29,9 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
     {"--comfy-quant", "not needed, ComfyUI's naming is the only one written"},
     {"--save-quant-metadata", "not needed, both the markers and the header entry are always written"},
     {"-fpmm --full-precision-mm", "use --full-precision-matrix-mult"},
-    {"--input-scale --static-activations",
-     "activation scales that were not measured are not invented; those of the source are kept"},
-    {"--input-scales", "activation scales cannot be given yet; those of the source are kept"},
+    {"--static-activations --input-scales",
+     "activation scales that were not measured are not invented: --calibration FILE brings them, those of the source "
+     "are kept"},
     {"--no-normalize-scales",
      "not needed, scales with one number are always stored with rank 0, others never squeezed"},
     {"--verbose --verbose-pinned", "use --quiet for less and `mezzotint plan --layers` for every decision"},

@@ -33,6 +33,9 @@ constexpr std::array<PartFacts, part_count> kParts = {{{"amax", DType::f32},
 // Sums of counts stay exact in 64 bits and in a double.
 constexpr uint64_t kMostValues = uint64_t{1} << 53;
 
+// Wider than any layer; what is held stays small whatever a header says, and K(K+1)/2 fits.
+constexpr int64_t kMostCols = int64_t{1} << 24;
+
 constexpr std::string_view kAdvice =
     "Record it anew with tools/calibrate/record.py; docs/calibration.md has the layout.";
 
@@ -123,8 +126,8 @@ class FileReader {
     RecordedLayer layer{.name = name, .statistics = {}};
     LayerStatistics& s = layer.statistics;
     const io::TensorInfo& widest = source_.tensors()[*tensors[channel_amax]];
-    if (widest.shape.size() != 1 || widest.shape[0] < 1)
-      bad(*tensors[channel_amax], "wrong shape", "[K]", to_string(widest.shape));
+    if (widest.shape.size() != 1 || widest.shape[0] < 1 || widest.shape[0] > kMostCols)
+      bad(*tensors[channel_amax], "wrong shape", fmt::format("[K], K = 1 to {}", kMostCols), to_string(widest.shape));
     const int64_t cols = widest.shape[0];
     hash_.add(std::string_view(name)).add(cols);
     s.amax = read_floats(*tensors[amax], amax, {}, false)[0];
