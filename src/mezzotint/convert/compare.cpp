@@ -25,45 +25,6 @@ constexpr uint64_t kRunElements = 1 << 19;
 constexpr uint64_t kChunkBytes = 4 << 20;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Sums of one run. Runs are added up in order, so the result does not depend on threads.
-struct Sums {
-  double a2 = 0, b2 = 0, ab = 0, e2 = 0, max_error = 0;
-  uint64_t non_finite = 0;
-
-  void add(float a, float b) {
-    if (!std::isfinite(a) || !std::isfinite(b)) {
-      ++non_finite;
-      return;
-    }
-    const double x = a, y = b, e = y - x;
-    a2 += x * x;
-    b2 += y * y;
-    ab += x * y;
-    e2 += e * e;
-    max_error = std::max(max_error, std::abs(e));
-  }
-  void add(const Sums& other) {
-    a2 += other.a2;
-    b2 += other.b2;
-    ab += other.ab;
-    e2 += other.e2;
-    max_error = std::max(max_error, other.max_error);
-    non_finite += other.non_finite;
-  }
-  double relative_error() const {
-    if (e2 == 0) return 0;
-    return a2 > 0 ? std::sqrt(e2 / a2) : kInfinity;
-  }
-  double sqnr_db() const {
-    if (e2 == 0) return kInfinity;
-    return a2 > 0 ? 10 * std::log10(a2 / e2) : -kInfinity;
-  }
-  double cosine() const {
-    if (a2 == 0 && b2 == 0) return 1;
-    return a2 > 0 && b2 > 0 ? ab / std::sqrt(a2 * b2) : 0;
-  }
-};
-
 // A weight or any other tensor that stands for itself. Parameters and markers belong to their layer's weight.
 struct Entry {
   size_t tensor = 0;
@@ -210,19 +171,19 @@ class Comparer {
       result_.layers.push_back(std::move(error));
       return;
     }
-    const Sums sums = sum(*left, *right);
-    error.relative_error = sums.relative_error();
-    error.sqnr_db = sums.sqnr_db();
-    error.max_error = sums.max_error;
-    error.cosine = sums.cosine();
-    error.non_finite = sums.non_finite;
-    total_.add(sums);
+    error.errors = measure(*left, *right);
+    error.relative_error = error.errors.relative_error();
+    error.sqnr_db = error.errors.sqnr_db();
+    error.max_error = error.errors.max_error;
+    error.cosine = error.errors.cosine();
+    error.non_finite = error.errors.non_finite;
+    total_.add(error.errors);
     result_.layers.push_back(std::move(error));
   }
 
-  Sums sum(const WeightValues& left, const WeightValues& right) {
+  MeasuredErrors measure(const WeightValues& left, const WeightValues& right) {
     const auto runs = checkpoint::cut_runs(left, &right, kRunElements);
-    std::vector<Sums> partial(runs.size());
+    LayerMeter meter(runs.size());
     std::mutex mutex;
     formats::parallel_for(runs.size(), threads_, [&](size_t i) {
       const auto& run = runs[i];
@@ -230,16 +191,12 @@ class Comparer {
       std::vector<std::byte> bytes;
       left.read(run.first, run.count, x.data(), bytes);
       right.read(run.first, run.count, y.data(), bytes);
-      Sums sums;
-      for (uint64_t j = 0; j < run.count; ++j) sums.add(x[j], y[j]);
-      partial[i] = sums;
+      meter.add(i, x.data(), y.data(), run.count);
       const std::lock_guard lock(mutex);
       bytes_done_ += left.stored_bytes(run.count);
       report();
     });
-    Sums whole;
-    for (const Sums& part : partial) whole.add(part);
-    return whole;
+    return meter.result();
   }
 
   void finish() {
@@ -259,7 +216,7 @@ class Comparer {
   int threads_;
   const std::function<void(uint64_t, uint64_t)>& progress_;
   Comparison result_;
-  Sums total_;
+  MeasuredErrors total_;
   uint64_t bytes_done_ = 0, bytes_total_ = 0;
 };
 

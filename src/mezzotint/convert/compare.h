@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "mezzotint/checkpoint/model.h"
+#include "mezzotint/convert/report/meter.h"
 
 namespace mezzotint::convert {
 
@@ -18,6 +19,7 @@ struct LayerError {
   double max_error = 0;       ///< max |B - A|
   double cosine = 1;
   uint64_t non_finite = 0;  ///< elements not finite on either side, left out of the sums
+  MeasuredErrors errors;    ///< what the above comes from; all zero where the dtype cannot be read as numbers
 };
 
 struct Comparison {
