@@ -5,6 +5,7 @@
 #include <set>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/cli/budget_options.h"
 #include "mezzotint/cli/conversion_options.h"
 #include "mezzotint/cli/interrupt.h"
 #include "mezzotint/cli/messages.h"
@@ -24,6 +25,7 @@ namespace {
 struct Arguments {
   std::vector<std::string> inputs;
   ConversionArguments conversion;
+  BudgetArguments budget;
   OutputArguments output;
   bool dry_run = false, json = false, resume = false;
 };
@@ -32,34 +34,42 @@ struct Arguments {
 struct Job {
   checkpoint::Model model;
   convert::Plan plan;
+  std::optional<convert::Budget> budget;
 };
 
 std::vector<Job> plan_jobs(const Arguments& arguments) {
-  const convert::ConvertOptions options = read_options(arguments.conversion);
-  const std::string label = convert::file_label(formats::select_format(options.to));
+  const convert::ConvertOptions wanted = read_options(arguments.conversion);
+  const std::string label = output_label(arguments.budget, wanted);
   const auto inputs = convert::expand_inputs({arguments.inputs.begin(), arguments.inputs.end()});
   std::vector<Job> jobs;
   std::set<std::filesystem::path> outputs;
   for (const auto& input : inputs) {
     auto model = checkpoint::Model::open(input);
     const auto output = convert::choose_output(input, arguments.output.output, label, inputs.size() > 1);
+    convert::ConvertOptions options = wanted;
+    auto budget = apply_budget(arguments.budget, arguments.conversion, model, output, arguments.output.quiet, options);
     auto plan = convert::make_plan(model, output, options, convert::thread_count(arguments.conversion.threads));
     convert::refuse_input_as_output(model.source(), plan.layout);
     if (!outputs.insert(output).second)
       throw UsageError(fmt::format("Two inputs would be written to {}; convert them apart.", output.string()));
     for (const auto& warning : plan.warnings) warn(warning);
-    jobs.push_back({std::move(model), std::move(plan)});
+    jobs.push_back({std::move(model), std::move(plan), std::move(budget)});
   }
   return jobs;
+}
+
+void add_budget(const Job& job, nlohmann::ordered_json& object) {
+  if (job.budget) object["budget"] = nlohmann::ordered_json::parse(convert::to_json(*job.budget));
 }
 
 int dry_run(const std::vector<Job>& jobs, bool json) {
   auto plans = nlohmann::ordered_json::array();
   for (const Job& job : jobs) {
     if (json)
-      plans.push_back(nlohmann::ordered_json::parse(convert::to_json(job.plan)));
+      add_budget(job, plans.emplace_back(nlohmann::ordered_json::parse(convert::to_json(job.plan))));
     else
-      fmt::print("{}nothing was written (--dry-run)\n", plan_text(job.plan, false));
+      fmt::print("{}{}nothing was written (--dry-run)\n", plan_text(job.plan, false),
+                 job.budget ? "\n" + budget_text(*job.budget) : "");
   }
   if (json) fmt::print("{}\n", nlohmann::ordered_json{{"plans", std::move(plans)}}.dump(2));
   return kDone;
@@ -82,19 +92,21 @@ nlohmann::ordered_json outcome_json(const Job& job, const convert::Outcome& outc
   for (const auto& file : job.plan.layout.files) files.push_back({{"path", file.path.string()}, {"bytes", file.bytes}});
   auto warnings = job.plan.warnings;
   warnings.insert(warnings.end(), outcome.warnings.begin(), outcome.warnings.end());
-  return {{"input", job.plan.input.string()},
-          {"output", job.plan.output.string()},
-          {"files", std::move(files)},
-          {"preset", job.plan.preset},
-          {"quantized_layers", quantized_layers(job.plan)},
-          {"bits_per_weight", job.plan.bits_per_weight},
-          {"bytes_in", outcome.bytes_in},
-          {"bytes_out", job.plan.layout.total_bytes},
-          {"seconds", outcome.seconds},
-          {"rows_resumed", outcome.rows_resumed},
-          {"cancelled", outcome.cancelled},
-          {"notes", job.plan.notes},
-          {"warnings", warnings}};
+  nlohmann::ordered_json result{{"input", job.plan.input.string()},
+                                {"output", job.plan.output.string()},
+                                {"files", std::move(files)},
+                                {"preset", job.plan.preset},
+                                {"quantized_layers", quantized_layers(job.plan)},
+                                {"bits_per_weight", job.plan.bits_per_weight},
+                                {"bytes_in", outcome.bytes_in},
+                                {"bytes_out", job.plan.layout.total_bytes},
+                                {"seconds", outcome.seconds},
+                                {"rows_resumed", outcome.rows_resumed},
+                                {"cancelled", outcome.cancelled},
+                                {"notes", job.plan.notes},
+                                {"warnings", warnings}};
+  add_budget(job, result);
+  return result;
 }
 
 void print_outcome(const Job& job, const convert::Outcome& outcome) {
@@ -105,6 +117,7 @@ void print_outcome(const Job& job, const convert::Outcome& outcome) {
              static_cast<double>(outcome.bytes_in) / 1e6 / seconds);
   fmt::print("architecture: {} ({})\n", job.plan.preset, job.plan.preset_reason);
   for (const auto& note : job.plan.notes) fmt::print("note: {}\n", note);
+  if (job.budget) fmt::print("{}", budget_text(*job.budget));
 }
 
 convert::Outcome execute_one(const Job& job, const Arguments& arguments, ProgressDisplay& progress, uint64_t before,
@@ -171,6 +184,7 @@ void add_convert(CLI::App& app, Context& context) {
                      "the input",
                      false);
   add_conversion_options(*sub, arguments->conversion);
+  add_budget_options(*sub, arguments->budget);
   sub->add_flag("-n,--dry-run", arguments->dry_run, "Only say what would be done");
   sub->add_flag("--resume", arguments->resume, "Go on where an interrupted run of the same command stopped");
   add_json_option(*sub, arguments->json);

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/cli/budget_options.h"
 #include "mezzotint/cli/conversion_options.h"
 #include "mezzotint/cli/messages.h"
 #include "mezzotint/cli/model_options.h"
@@ -20,6 +22,7 @@ namespace {
 struct Arguments {
   std::string input, output, save, save_recipe;
   ConversionArguments conversion;
+  BudgetArguments budget;
   bool layers = false, layer_template = false, json = false;
 };
 
@@ -43,21 +46,29 @@ std::string layer_template(const convert::Plan& plan) {
   return convert::layer_config_template(layers);
 }
 
+std::string plan_json(const convert::Plan& plan, const std::optional<convert::Budget>& budget) {
+  if (!budget) return convert::to_json(plan);
+  auto root = nlohmann::ordered_json::parse(convert::to_json(plan));
+  root["budget"] = nlohmann::ordered_json::parse(convert::to_json(*budget));
+  return root.dump(2);
+}
+
 int run_plan(const Arguments& arguments) {
-  const convert::ConvertOptions options = read_options(arguments.conversion);
+  convert::ConvertOptions options = read_options(arguments.conversion);
   const auto model = checkpoint::Model::open(arguments.input);
-  const auto output = convert::choose_output(arguments.input, arguments.output,
-                                             convert::file_label(formats::select_format(options.to)), false);
+  const auto output =
+      convert::choose_output(arguments.input, arguments.output, output_label(arguments.budget, options), false);
+  const auto budget = apply_budget(arguments.budget, arguments.conversion, model, output, false, options);
   const auto plan = convert::make_plan(model, output, options, convert::thread_count(arguments.conversion.threads));
   for (const auto& warning : plan.warnings) warn(warning);
-  if (!arguments.save.empty()) save_text(arguments.save, convert::to_json(plan));
+  if (!arguments.save.empty()) save_text(arguments.save, plan_json(plan, budget));
   if (!arguments.save_recipe.empty()) save_text(arguments.save_recipe, convert::recipe_json(plan.options));
   if (arguments.layer_template)
     fmt::print("{}\n", layer_template(plan));
   else if (arguments.json)
-    fmt::print("{}\n", convert::to_json(plan));
+    fmt::print("{}\n", plan_json(plan, budget));
   else
-    fmt::print("{}", plan_text(plan, arguments.layers));
+    fmt::print("{}{}", plan_text(plan, arguments.layers), budget ? "\n" + budget_text(*budget) : "");
   return kDone;
 }
 
@@ -71,6 +82,7 @@ void add_plan(CLI::App& app, Context& context) {
       ->type_name("INPUT");
   sub->add_option("-o,--output", arguments->output, "Output that the plan is for")->type_name("PATH");
   add_conversion_options(*sub, arguments->conversion);
+  add_budget_options(*sub, arguments->budget);
   sub->add_flag("--layers", arguments->layers, "Print every tensor, not groups of them");
   auto* print_template =
       sub->add_flag("--template", arguments->layer_template,
