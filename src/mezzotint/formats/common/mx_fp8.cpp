@@ -42,18 +42,17 @@ const std::byte* buffer_of(const Layout& layout, const Parameters& parameters, i
 
 /// Scale bytes of a rectangle, row by row, from the block of four that holds its first column.
 struct BlockScales {
-  int64_t first, stride;  // in blocks
+  swizzle::Window window;
   std::vector<uint8_t> bytes;
 
   BlockScales(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
               int64_t cols)
-      : first(col0 / (4 * kBlock) * 4), stride(round_up_to((col0 + cols + kBlock - 1) / kBlock, 4) - first) {
-    bytes.resize(static_cast<size_t>(rows * stride));
+      : window(col0, cols, kBlock), bytes(static_cast<size_t>(rows * window.count)) {
     // Tiles never span two experts.
-    swizzle::read_rows(buffer_of(layout, parameters, row0 / layout.rows), row0 % layout.rows, rows,
-                       blocks_across(layout), first, stride, bytes.data(), stride);
+    window.read(buffer_of(layout, parameters, row0 / layout.rows), row0 % layout.rows, rows, blocks_across(layout),
+                bytes.data());
   }
-  int64_t column(int64_t col0) const { return col0 - first * kBlock; }
+  int64_t column(int64_t col0) const { return col0 - window.first * kBlock; }
 };
 
 float value_of(uint32_t b) {
@@ -123,7 +122,7 @@ void finish(const Layout& layout, const ChooseOptions&, int, float*, Parameters&
 void encode(const Layout& layout, const Parameters& parameters, const Tile& tile, const Rounding& rounding,
             std::byte* codes) {
   const BlockScales scales(layout, parameters, tile.row0, tile.rows, tile.col0, tile.cols);
-  kernel::encode_mx(source(tile), scales.bytes.data(), scales.stride, scales.column(tile.col0),
+  kernel::encode_mx(source(tile), scales.bytes.data(), scales.window.count, scales.column(tile.col0),
                     reinterpret_cast<uint8_t*>(codes) + tile.col0, layout.row_bytes, rounding,
                     element_index(layout, tile));
 }
@@ -132,8 +131,8 @@ template <class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
             const std::byte* codes, Out* out, int64_t out_stride) {
   const BlockScales scales(layout, parameters, row0, rows, col0, cols);
-  kernel::decode_mx(reinterpret_cast<const uint8_t*>(codes) + col0, scales.bytes.data(), scales.stride, rows, cols,
-                    scales.column(col0), layout.row_bytes, out, out_stride);
+  kernel::decode_mx(reinterpret_cast<const uint8_t*>(codes) + col0, scales.bytes.data(), scales.window.count, rows,
+                    cols, scales.column(col0), layout.row_bytes, out, out_stride);
 }
 
 // The bound of 8-bit codes; a scale of zero decodes to zero.
@@ -142,7 +141,8 @@ void error_bound(const Layout& layout, const Parameters& parameters, const Tile&
   const auto* values = static_cast<const float*>(tile.data);
   for (int64_t r = 0; r < tile.rows; ++r)
     for (int64_t c = 0; c < tile.cols; ++c) {
-      const uint8_t b = scales.bytes[static_cast<size_t>(r * scales.stride + (tile.col0 + c) / kBlock - scales.first)];
+      const uint8_t b =
+          scales.bytes[static_cast<size_t>(r * scales.window.count + (tile.col0 + c) / kBlock - scales.window.first)];
       bound[r * tile.cols + c] = fp8_codes::element_bound<DType::f8_e4m3>(values[r * tile.row_stride + c], value_of(b));
     }
 }

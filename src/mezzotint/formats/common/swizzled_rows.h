@@ -30,6 +30,20 @@ inline void read_rows(const std::byte* buffer, int64_t row, int64_t rows, int64_
   });
 }
 
+/// The scales of columns [col0, col0 + cols) of a weight with `block` columns to a scale, in the runs of four that
+/// read_rows wants.
+struct Window {
+  int64_t first, count;
+
+  constexpr Window(int64_t col0, int64_t cols, int64_t block)
+      : first(col0 / (4 * block) * 4), count(round_up_to(divide_up(col0 + cols, block), 4) - first) {}
+
+  /// out[r * count + i] = scale (row + r, first + i) of a matrix with `across` columns.
+  void read(const std::byte* buffer, int64_t row, int64_t rows, int64_t across, uint8_t* out) const {
+    read_rows(buffer, row, rows, across, first, count, out, count);
+  }
+};
+
 /// Scale (row + r, i) = scales[r * stride + i], r < rows, i < cols.
 inline void write_rows(std::byte* buffer, int64_t row, int64_t rows, int64_t cols, const uint8_t* scales,
                        int64_t stride) {

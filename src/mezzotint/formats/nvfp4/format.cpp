@@ -41,28 +41,29 @@ class BlockFactors {
  public:
   BlockFactors(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
                int64_t cols)
-      : first_(col0 / (4 * kBlock) * 4), stride_(round_up_to((col0 + cols + kBlock - 1) / kBlock, 4) - first_) {
-    const auto count = static_cast<size_t>(rows * stride_);
+      : window_(col0, cols, kBlock) {
+    const int64_t stride = window_.count;
+    const auto count = static_cast<size_t>(rows * stride);
     const std::unique_ptr<uint8_t[]> codes(new uint8_t[count]);
     factors_.reset(new float[count]);
     // Tiles never span two experts.
-    swizzle::read_rows(parameters.tensors[kBlockScale].data() + buffer_start(layout, row0), row0 % layout.rows, rows,
-                       blocks_across(layout), first_, stride_, codes.get(), stride_);
-    kernel::decode_fp8(codes.get(), DType::f8_e4m3, rows, stride_, stride_,
+    window_.read(parameters.tensors[kBlockScale].data() + buffer_start(layout, row0), row0 % layout.rows, rows,
+                 blocks_across(layout), codes.get());
+    kernel::decode_fp8(codes.get(), DType::f8_e4m3, rows, stride, stride,
                        kernel::Scales::scalar(floats(parameters, kGlobalScale) + row0 / layout.rows), factors_.get(),
-                       stride_);
+                       stride);
   }
   /// For kernels that begin at column col0; the codes they write begin at column_of_codes().
   kernel::Scales scales(int64_t col0) const {
-    return kernel::Scales::blocks(factors_.get(), stride_, 1, kBlock, 0, col0 - column_of_codes());
+    return kernel::Scales::blocks(factors_.get(), window_.count, 1, kBlock, 0, col0 - column_of_codes());
   }
-  int64_t column_of_codes() const { return first_ * kBlock; }
+  int64_t column_of_codes() const { return window_.first * kBlock; }
   float at(int64_t row, int64_t col) const {
-    return factors_[static_cast<size_t>(row * stride_ + col / kBlock - first_)];
+    return factors_[static_cast<size_t>(row * window_.count + col / kBlock - window_.first)];
   }
 
  private:
-  int64_t first_, stride_;  // in blocks, multiples of 4
+  swizzle::Window window_;
   std::unique_ptr<float[]> factors_;
 };
 
