@@ -29,7 +29,7 @@ from comfy_kitchen.tensor import TensorCoreFP8Layout, TensorWiseINT8Layout
 
 FORMATS = Path(__file__).resolve().parents[2] / "src" / "mezzotint" / "formats"
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int8: "I8",
-         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.uint8: "U8"}
+         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.uint8: "U8", torch.int32: "I32"}
 
 
 def pack(t):
