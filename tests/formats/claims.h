@@ -1,21 +1,16 @@
 #pragma once
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "mezzotint/formats/format.h"
 
-/// Asking the whole table what a stored layer is.
+/// Asking one format, or the whole table, what a stored layer is. `marker` is JSON text or "".
 namespace mezzotint::formats {
 
-struct Claim {
-  std::string label;  ///< of the best claim, "" for none
-  Fit fit = Fit::none;
-  Recognition recognition;
-};
-
-/// Who takes the layer? `marker` is JSON text or "".
-inline Claim claim(const std::string& marker, std::vector<TensorFacts> tensors) {
+inline Recognition recognise(const Format& format, const std::string& marker, std::vector<TensorFacts> tensors,
+                             std::optional<int64_t> rows_hint = std::nullopt) {
   const nlohmann::json parsed = marker.empty() ? nlohmann::json() : nlohmann::json::parse(marker);
   StoredLayer layer;
   if (!marker.empty()) {
@@ -23,9 +18,21 @@ inline Claim claim(const std::string& marker, std::vector<TensorFacts> tensors) 
     layer.label = parsed.at("format").get_ref<const std::string&>();
   }
   layer.tensors = std::move(tensors);
+  layer.rows_hint = rows_hint;
+  return format.recognise(layer);
+}
+
+struct Claim {
+  std::string label;  ///< of the best claim, "" for none
+  Fit fit = Fit::none;
+  Recognition recognition;
+};
+
+/// Who takes the layer?
+inline Claim claim(const std::string& marker, const std::vector<TensorFacts>& tensors) {
   Claim best;
   for (const Format* format : all_formats()) {
-    Recognition recognition = format->recognise(layer);
+    Recognition recognition = recognise(*format, marker, tensors);
     if (recognition.fit <= best.fit) continue;
     best.fit = recognition.fit;
     best.label =

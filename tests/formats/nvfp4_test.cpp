@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstring>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "formats/claims.h"
 #include "formats/variants.h"
 #include "mezzotint/formats/common/swizzle.h"
 #include "mezzotint/formats/driver.h"
@@ -217,15 +217,7 @@ TEST(Nvfp4, StochasticRoundingIsUnbiasedAlsoAtTheLargestCode) {
 
 Recognition recognise(const std::string& marker, std::vector<TensorFacts> tensors,
                       std::optional<int64_t> rows_hint = std::nullopt) {
-  const nlohmann::json parsed = marker.empty() ? nlohmann::json() : nlohmann::json::parse(marker);
-  StoredLayer layer;
-  if (!marker.empty()) {
-    layer.marker = &parsed;
-    layer.label = parsed.at("format").get_ref<const std::string&>();
-  }
-  layer.tensors = std::move(tensors);
-  layer.rows_hint = rows_hint;
-  return select_format("nvfp4").format->recognise(layer);
+  return formats::recognise(*select_format("nvfp4").format, marker, std::move(tensors), rows_hint);
 }
 
 const TensorFacts kCodes{"weight", DType::u8, {112, 64}};
