@@ -49,14 +49,20 @@ std::span<const Format* const> all_formats() {
   file(CONFIGURE OUTPUT ${folders_file} CONTENT "${folders}")
 endfunction()
 
-function(mezzotint_format_table)
-  file(GLOB own CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/formats/*/format.cpp)
+# Rows of our own formats.
+function(mezzotint_own_formats result)
+  file(GLOB own CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/mezzotint/formats/*/format.cpp)
   set(rows "")
   foreach(source ${own})
     get_filename_component(folder ${source} DIRECTORY)
     get_filename_component(name ${folder} NAME)
     list(APPEND rows "${name}|${folder}")
   endforeach()
+  set(${result} ${rows} PARENT_SCOPE)
+endfunction()
+
+function(mezzotint_format_table)
+  mezzotint_own_formats(rows)
 
   set(extra_sources "")
   foreach(folder ${MEZZOTINT_EXTRA_FORMATS})
