@@ -70,6 +70,21 @@ def ctq():
     return [sys.executable, "-m", "convert_to_quant.convert_to_quant"]
 
 
+@pytest.fixture
+def run_ctq(ctq, tmp_path):
+    """Runs convert_to_quant on a file and gives the path of what it wrote."""
+    def run(source, *options, output=None):
+        output = output or tmp_path / f"ctq-{len(list(tmp_path.iterdir()))}.safetensors"
+        result = subprocess.run([*ctq, "-i", str(source), "-o", str(output), *options],
+                                capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                                timeout=900, env={**os.environ, "OMP_NUM_THREADS": "2"})
+        assert result.returncode == 0, result.stderr[-2000:]
+        # It exits 0 on many errors; the file is the evidence.
+        assert output.exists(), result.stdout + result.stderr
+        return output
+    return run
+
+
 class Program:
     """The program under test, as a user runs it."""
 

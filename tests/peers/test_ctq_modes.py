@@ -5,9 +5,7 @@ ComfyUI's own layer where ComfyUI has the format, else convert_to_quant's own
 dequantize.
 """
 
-import os
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from peerlib import container, linears
 # "odd" divides by nothing that a format would like it to.
 SIZES = {"blocks.0.attn.q": (256, 256), "blocks.0.ffn.0": (512, 256),
          "blocks.0.ffn.2": (256, 512), "blocks.1.odd": (200, 320)}
+QUANTIZE = ["--comfy_quant", "--device", "cpu", "--manual_seed", "1"]
 ROUNDS = ["--num_iter", "6", "--calib_samples", "64"]
 
 # mode -> (arguments, "format" strings that its layers may carry)
@@ -65,16 +64,6 @@ def source(path, rng, mode=""):
     return container.write(path, tensors)
 
 
-def run_ctq(ctq, source, output, args):
-    result = subprocess.run(
-        [*ctq, "-i", str(source), "-o", str(output), "--comfy_quant", "--device", "cpu",
-         "--manual_seed", "1", *args],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=900,
-        env={**os.environ, "OMP_NUM_THREADS": "2"})
-    assert result.returncode == 0, result.stderr[-2000:]
-    return container.read(output)
-
-
 def ctq_values(torch, layer, tensors, mark):
     """convert_to_quant's own dequantize of a layer that ComfyUI cannot load."""
     from convert_to_quant.comfy import quant_ops
@@ -117,10 +106,11 @@ def check_values(decoded, expected, tensors_rotated):
 
 
 @pytest.mark.parametrize("mode", list(MODES))
-def test_mode(mezzotint, ctq, comfy, torch, rng, tmp_path, mode):
+def test_mode(mezzotint, run_ctq, comfy, torch, rng, tmp_path, mode):
     args, formats = MODES[mode]
-    path = tmp_path / f"{mode}.safetensors"
-    file = run_ctq(ctq, source(tmp_path / "in.safetensors", rng, mode), path, args)
+    path = run_ctq(source(tmp_path / "in.safetensors", rng, mode), *QUANTIZE, *args,
+                   output=tmp_path / f"{mode}.safetensors")
+    file = container.read(path)
     marks = container.layers(file)
     assert marks and {m["format"] for m in marks.values()} <= formats, marks
 
@@ -145,13 +135,11 @@ def test_mode(mezzotint, ctq, comfy, torch, rng, tmp_path, mode):
         check_values(decoded, expected, rotated)
 
 
-def test_hybrid_mxfp8(mezzotint, ctq, comfy, torch, rng, tmp_path):
+def test_hybrid_mxfp8(mezzotint, run_ctq, comfy, torch, rng, tmp_path):
     """mxfp8 under another name, with one more scale that no weight needs."""
-    path = tmp_path / "mxfp8.safetensors"
-    run_ctq(ctq, source(tmp_path / "in.safetensors", rng), path, ["--simple", "--mxfp8"])
-    hybrid = tmp_path / "hybrid.safetensors"
-    subprocess.run([*ctq, "-i", str(path), "-o", str(hybrid), "--make-hybrid-mxfp8"], check=True,
-                   capture_output=True, timeout=300)
+    path = run_ctq(source(tmp_path / "in.safetensors", rng), *QUANTIZE, "--simple", "--mxfp8",
+                   output=tmp_path / "mxfp8.safetensors")
+    hybrid = run_ctq(path, "--make-hybrid-mxfp8", output=tmp_path / "hybrid.safetensors")
     marks = container.layers(container.read(hybrid))
     assert {m["format"] for m in marks.values()} == {"hybrid_mxfp8"}
     mezzotint.run("verify", hybrid, "--any-runtime")
@@ -163,7 +151,7 @@ def test_hybrid_mxfp8(mezzotint, ctq, comfy, torch, rng, tmp_path):
     assert values[0] == values[1]
 
 
-def test_converted_legacy_files(mezzotint, ctq, rng, tmp_path):
+def test_converted_legacy_files(mezzotint, run_ctq, rng, tmp_path):
     """--convert-int8-scaled mislabels scales per row as blocks of one; verify says what they are."""
     tensors = {}
     for name, shape in {"blocks.0.a": (64, 128), "blocks.0.b": (128, 64)}.items():
@@ -174,9 +162,7 @@ def test_converted_legacy_files(mezzotint, ctq, rng, tmp_path):
         tensors[name + ".scale_weight"] = container.f32(scale)
         tensors[name + ".bias"] = container.bf16(np.zeros(shape[0]))
     legacy = container.write(tmp_path / "legacy.safetensors", tensors)
-    path = tmp_path / "converted.safetensors"
-    subprocess.run([*ctq, "-i", str(legacy), "-o", str(path), "--convert-int8-scaled"], check=True,
-                   capture_output=True, timeout=300)
+    path = run_ctq(legacy, "--convert-int8-scaled")
     file = container.read(path)
     marks = container.layers(file)
     assert {m["format"] for m in marks.values()} >= {"int8_blockwise"}

@@ -1,7 +1,6 @@
 """Files of other writers: legacy fp8, convert_to_quant's, mislabelled int8."""
 
 import json
-import subprocess
 
 import numpy as np
 import pytest
@@ -43,18 +42,6 @@ def int8_file(path, rng, per_row, scale_suffix, mark=None, flat_scale=False):
         if mark:
             tensors[name + ".comfy_quant"] = container.marker(mark)
     return container.write(path, tensors, {"author": "someone"})
-
-
-@pytest.fixture
-def run_ctq(ctq, tmp_path):
-    def run(source, *options):
-        output = tmp_path / f"ctq-{len(list(tmp_path.iterdir()))}.safetensors"
-        result = subprocess.run([*ctq, "-i", source, "-o", output, *options],
-                                capture_output=True, text=True, timeout=600)
-        # It exits 0 on many errors; the file is the evidence.
-        assert output.exists(), result.stdout + result.stderr
-        return output
-    return run
 
 
 def assert_weights_kept(before, after, old_scale=".weight_scale", formats=None):
