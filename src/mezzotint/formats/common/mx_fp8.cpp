@@ -1,8 +1,8 @@
 #include "mezzotint/formats/common/mx_fp8.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/formats/common/fp8_codes.h"
@@ -42,31 +42,37 @@ const std::byte* buffer_of(const Layout& layout, const Parameters& parameters, i
 
 /// Scale bytes of a rectangle, row by row, from the block of four that holds its first column.
 struct BlockScales {
-  swizzle::Window window;
+  int64_t first, stride;  // in blocks
   std::vector<uint8_t> bytes;
 
   BlockScales(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0,
               int64_t cols)
-      : window(col0, cols, kBlock), bytes(static_cast<size_t>(rows * window.count)) {
+      : first(col0 / (4 * kBlock) * 4), stride(round_up_to((col0 + cols + kBlock - 1) / kBlock, 4) - first) {
+    bytes.resize(static_cast<size_t>(rows * stride));
     // Tiles never span two experts.
-    window.read(buffer_of(layout, parameters, row0 / layout.rows), row0 % layout.rows, rows, blocks_across(layout),
-                bytes.data());
+    swizzle::read_rows(buffer_of(layout, parameters, row0 / layout.rows), row0 % layout.rows, rows,
+                       blocks_across(layout), first, stride, bytes.data(), stride);
   }
-  int64_t column(int64_t col0) const { return col0 - window.first * kBlock; }
+  int64_t column(int64_t col0) const { return col0 - first * kBlock; }
 };
 
 float value_of(uint32_t b) {
   return std::ldexp(b == 0 ? 0.0f : 1.0f, static_cast<int>(b) - 127);
 }
 
-/// Largest of whole tiles of scales. Many maxima side by side, which the compiler keeps in registers.
+/// Largest of whole tiles of scales, sixteen side by side: the compiler does not see by itself that it may.
 uint8_t largest(const uint8_t* bytes, int64_t count) {
-  constexpr size_t kSide = 64;
-  static_assert(swizzle::kTileBytes % kSide == 0);
-  std::array<uint8_t, kSide> tops{};
-  for (const uint8_t* end = bytes + count; bytes != end; bytes += kSide)
-    for (size_t i = 0; i < kSide; ++i) tops[i] = std::max(tops[i], bytes[i]);
-  return *std::max_element(tops.begin(), tops.end());
+  typedef uint8_t Sixteen __attribute__((vector_size(16)));
+  static_assert(swizzle::kTileBytes % sizeof(Sixteen) == 0);
+  Sixteen tops{};
+  for (const uint8_t* end = bytes + count; bytes != end; bytes += sizeof(Sixteen)) {
+    Sixteen next;
+    std::memcpy(&next, bytes, sizeof next);
+    tops = next > tops ? next : tops;
+  }
+  uint8_t top = 0;
+  for (size_t i = 0; i < sizeof(Sixteen); ++i) top = std::max(top, static_cast<uint8_t>(tops[i]));
+  return top;
 }
 
 bool one_byte(DType dtype) {
@@ -122,7 +128,7 @@ void finish(const Layout& layout, const ChooseOptions&, int, float*, Parameters&
 void encode(const Layout& layout, const Parameters& parameters, const Tile& tile, const Rounding& rounding,
             std::byte* codes) {
   const BlockScales scales(layout, parameters, tile.row0, tile.rows, tile.col0, tile.cols);
-  kernel::encode_mx(source(tile), scales.bytes.data(), scales.window.count, scales.column(tile.col0),
+  kernel::encode_mx(source(tile), scales.bytes.data(), scales.stride, scales.column(tile.col0),
                     reinterpret_cast<uint8_t*>(codes) + tile.col0, layout.row_bytes, rounding,
                     element_index(layout, tile));
 }
@@ -131,8 +137,8 @@ template <class Out>
 void decode(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
             const std::byte* codes, Out* out, int64_t out_stride) {
   const BlockScales scales(layout, parameters, row0, rows, col0, cols);
-  kernel::decode_mx(reinterpret_cast<const uint8_t*>(codes) + col0, scales.bytes.data(), scales.window.count, rows,
-                    cols, scales.column(col0), layout.row_bytes, out, out_stride);
+  kernel::decode_mx(reinterpret_cast<const uint8_t*>(codes) + col0, scales.bytes.data(), scales.stride, rows, cols,
+                    scales.column(col0), layout.row_bytes, out, out_stride);
 }
 
 // The bound of 8-bit codes; a scale of zero decodes to zero.
@@ -141,8 +147,7 @@ void error_bound(const Layout& layout, const Parameters& parameters, const Tile&
   const auto* values = static_cast<const float*>(tile.data);
   for (int64_t r = 0; r < tile.rows; ++r)
     for (int64_t c = 0; c < tile.cols; ++c) {
-      const uint8_t b =
-          scales.bytes[static_cast<size_t>(r * scales.window.count + (tile.col0 + c) / kBlock - scales.window.first)];
+      const uint8_t b = scales.bytes[static_cast<size_t>(r * scales.stride + (tile.col0 + c) / kBlock - scales.first)];
       bound[r * tile.cols + c] = fp8_codes::element_bound<DType::f8_e4m3>(values[r * tile.row_stride + c], value_of(b));
     }
 }
