@@ -148,6 +148,22 @@ std::vector<float> activations(int64_t count) {
   return list;
 }
 
+std::vector<uint16_t> normals(int64_t count) {
+  std::mt19937_64 rng(5);
+  std::normal_distribution<float> normal;
+  std::vector<uint16_t> list(static_cast<size_t>(count));
+  for (uint16_t& v : list) v = static_cast<uint16_t>(Bf16::encode(normal(rng)));
+  return list;
+}
+
+std::string as_scalar_does(std::span<const std::byte> codes, const std::function<void()>& run, bool spoil) {
+  std::vector<std::byte> found(codes.begin(), codes.end());
+  if (spoil) found[found.size() / 4] ^= std::byte{1};
+  const kernel::ScopedIsaCap cap(kernel::Isa::scalar);
+  run();
+  return std::equal(found.begin(), found.end(), codes.begin()) ? "exact" : "";
+}
+
 std::vector<int8_t> activation_codes(int64_t count) {
   std::mt19937_64 rng(7);
   std::vector<int8_t> list(static_cast<size_t>(count));

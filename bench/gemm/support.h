@@ -1,6 +1,8 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -73,6 +75,11 @@ const std::vector<uint8_t>& weight_pool();
 /// with the shorter one.
 std::vector<float> activations(int64_t count);
 std::vector<int8_t> activation_codes(int64_t count);
+
+/// Normal values in bf16, for quantizers.
+std::vector<uint16_t> normals(int64_t count);
+/// Row::check of a quantizer that `run`s: the codes it left are those of the scalar level.
+std::string as_scalar_does(std::span<const std::byte> codes, const std::function<void()>& run, bool spoil);
 
 /// The place of weights of `bytes` bytes in the pool, another one at each call.
 class Rotation {
