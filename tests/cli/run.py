@@ -7,6 +7,7 @@ import case
 
 if __name__ == "__main__":
     case.PROGRAM = os.path.abspath(sys.argv[1])
+    from budget_cases import *  # noqa: F403
     from calibration_cases import *  # noqa: F403
     from convert_cases import *  # noqa: F403
     from other_cases import *  # noqa: F403

@@ -24,20 +24,29 @@ std::string rows_text(const convert::Plan& plan) {
   return table.to_text();
 }
 
+/// Why, as far as rows of one group share it: a size budget gives every layer an entry of its own.
+std::string shared_reason(const convert::PlanRow& row) {
+  std::string_view name = row.name;
+  if (name.ends_with(".weight")) name.remove_suffix(7);
+  return row.reason == fmt::format("layer config '{}'", name) ? "its entry in the layer config" : row.reason;
+}
+
 std::string groups_text(const convert::Plan& plan) {
   struct Group {
     const convert::PlanRow* first;
+    std::string reason;
     size_t rows = 0;
     uint64_t bytes_in = 0, bytes_out = 0;
   };
   std::vector<Group> groups;
   for (const auto& row : plan.rows) {
+    const std::string reason = shared_reason(row);
     const auto same = [&](const Group& group) {
-      return std::tie(group.first->action, group.first->from, group.first->to, group.first->reason) ==
-             std::tie(row.action, row.from, row.to, row.reason);
+      return std::tie(group.first->action, group.first->from, group.first->to, group.reason) ==
+             std::tie(row.action, row.from, row.to, reason);
     };
     auto group = std::find_if(groups.begin(), groups.end(), same);
-    if (group == groups.end()) group = groups.insert(groups.end(), Group{&row});
+    if (group == groups.end()) group = groups.insert(groups.end(), Group{&row, reason});
     ++group->rows;
     group->bytes_in += row.bytes_in;
     group->bytes_out += row.bytes_out;
@@ -47,8 +56,8 @@ std::string groups_text(const convert::Plan& plan) {
   Table table({"ACTION", "FROM", "TO", ">TENSORS", ">IN", ">OUT", "WHY", "FIRST"});
   for (const auto& group : groups)
     table.add({std::string(name(group.first->action)), group.first->from, target(*group.first),
-               fmt::format("{}", group.rows), size_text(group.bytes_in), size_text(group.bytes_out),
-               group.first->reason, group.first->name});
+               fmt::format("{}", group.rows), size_text(group.bytes_in), size_text(group.bytes_out), group.reason,
+               group.first->name});
   return table.to_text();
 }
 
