@@ -192,15 +192,30 @@ std::vector<double> sum_rows(const std::vector<float>& rows, int count) {
   return sums;
 }
 
-std::vector<float> stats(Matrix& m, float scale, const float* weight, ScaleSearch search, int64_t rows_at_once) {
-  std::vector<float> out(static_cast<size_t>(m.rows() * kScaleStats));
+/// f(rows of m, number of the first, their maxima, where their results go) for so many rows at once; the results.
+template <class F>
+std::vector<float> in_parts(Matrix& m, int per_row, int64_t rows_at_once, F f) {
+  std::vector<float> out(static_cast<size_t>(m.rows() * per_row)), amax(static_cast<size_t>(m.rows()));
+  amax_rows(m.source(DType::f32), amax.data());
   for (int64_t r = 0; r < m.rows(); r += rows_at_once) {
     Source part = m.source(DType::f32);
     part.data = m.at(r, 0);
     part.rows = std::min(rows_at_once, m.rows() - r);
-    int8_scale_stats(part, r, scale, weight, search, out.data() + r * kScaleStats);
+    f(part, r, amax.data() + r, out.data() + r * per_row);
   }
   return out;
+}
+
+std::vector<float> stats(Matrix& m, float scale, const float* weight, ScaleSearch search, int64_t rows_at_once) {
+  return in_parts(m, kScaleStats, rows_at_once, [&](const Source& part, int64_t r, const float* amax, float* out) {
+    int8_scale_stats(part, r, scale, amax, weight, search, out);
+  });
+}
+
+std::vector<float> row_moments(Matrix& m, float scale, const float* weight, ScaleSearch search, int64_t rows_at_once) {
+  return in_parts(m, kScaleMoments, rows_at_once, [&](const Source& part, int64_t r, const float* amax, float* out) {
+    int8_scale_moments(part, r, scale, amax, weight, search, out);
+  });
 }
 
 TEST(ScaleSearchOfAWeight, SameAtEveryLevelAndSplit) {
@@ -215,13 +230,10 @@ TEST(ScaleSearchOfAWeight, SameAtEveryLevelAndSplit) {
         const ScopedIsaCap cap(isa);
         EXPECT_EQ(stats(m, scale, h, search, 37), whole) << name(isa);
         EXPECT_EQ(stats(m, scale, h, search, 5), whole) << name(isa);
-        std::vector<float> moments(37 * kScaleMoments), again = moments;
-        int8_scale_moments(m.source(DType::f32), scale, h, moments.data());
-        {
-          const ScopedIsaCap scalar(Isa::scalar);
-          int8_scale_moments(m.source(DType::f32), scale, h, again.data());
-        }
-        EXPECT_EQ(moments, again);
+        const std::vector<float> moments = row_moments(m, scale, h, search, 37);
+        EXPECT_EQ(row_moments(m, scale, h, search, 5), moments) << name(isa);
+        const ScopedIsaCap scalar(Isa::scalar);
+        EXPECT_EQ(row_moments(m, scale, h, search, 37), moments) << name(isa);
       }
     }
 }
@@ -256,15 +268,28 @@ TEST(ScaleSearchOfAWeight, FastFindsMostOfTheGain) {
   EXPECT_LE(error(ScaleSearch::fast), 1.01 * error(ScaleSearch::full));
 }
 
+// A part of what is rounded and all of what is clipped: the moments are nearly those of all elements.
+TEST(ScaleSearchOfAWeight, FastMomentsAreNearlyTheMoments) {
+  auto rng = test_rng();
+  Matrix m = gauss(1024, 1024, rng);
+  for (int64_t r = 0; r < 1024; r += 100) m.set<float>(r, 1000 - r / 2, 0.3f);
+  const float absmax = absmax_scales(m, DType::f32, {1024, 1024})[0];
+  for (const float factor : {1.0f, 0.4f, 0.27f}) {
+    const auto full = sum_rows(row_moments(m, absmax * factor, nullptr, ScaleSearch::full, 1024), kScaleMoments);
+    const auto fast = sum_rows(row_moments(m, absmax * factor, nullptr, ScaleSearch::fast, 1024), kScaleMoments);
+    EXPECT_NE(fast, full);
+    EXPECT_NEAR(fast[0], full[0], full[0] * 0.02);
+    EXPECT_NEAR(least_squares_factor(fast.data()), least_squares_factor(full.data()), 1e-3);
+  }
+}
+
 TEST(ScaleSearchOfAWeight, LeastSquaresNeverHurts) {
   auto rng = test_rng();
   size_t changed = 0;
   for (int i = 0; i < 20; ++i) {
     Matrix m = gauss(3, 200, rng);
     const float scale = absmax_scales(m, DType::f32, {3, 200})[0] * (i % 2 == 0 ? 0.7f : 5.0f);
-    std::vector<float> rows(3 * kScaleMoments);
-    int8_scale_moments(m.source(DType::f32), scale, nullptr, rows.data());
-    const auto moments = sum_rows(rows, kScaleMoments);
+    const auto moments = sum_rows(row_moments(m, scale, nullptr, ScaleSearch::full, 3), kScaleMoments);
     const double before = error_of(m, DType::f32, scale, nullptr);
     EXPECT_NEAR(moments[0] * scale * scale, before, before * 5e-4);
     const float better = scale * least_squares_factor(moments.data());

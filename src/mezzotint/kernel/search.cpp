@@ -13,19 +13,20 @@ void search_int8_blocks(const Source& x, int64_t block_rows, int64_t block_cols,
       [&]<Isa I> { search_int8_blocks<I>(x, block_rows, block_cols, column_weight, search, floor, scales, stride); });
 }
 
-void int8_scale_stats(const Source& x, int64_t row0, float scale, const float* column_weight, ScaleSearch search,
-                      float* stats) {
+void int8_scale_stats(const Source& x, int64_t row0, float scale, const float* row_amax, const float* column_weight,
+                      ScaleSearch search, float* stats) {
   assert(scale >= 1e-30f);
-  with_isa([&]<Isa I> { int8_scale_stats<I>(x, row0, scale, column_weight, search, stats); });
+  with_isa([&]<Isa I> { int8_scale_stats<I>(x, row0, scale, row_amax, column_weight, search, stats); });
 }
 
 float best_scale_factor(const double* sums, ScaleSearch search) {
   return kScaleFactor[best_factor(sums, search)];
 }
 
-void int8_scale_moments(const Source& x, float scale, const float* column_weight, float* moments) {
+void int8_scale_moments(const Source& x, int64_t row0, float scale, const float* row_amax, const float* column_weight,
+                        ScaleSearch search, float* moments) {
   assert(scale >= 1e-30f);
-  with_isa([&]<Isa I> { int8_scale_moments<I>(x, scale, column_weight, moments); });
+  with_isa([&]<Isa I> { int8_scale_moments<I>(x, row0, scale, row_amax, column_weight, search, moments); });
 }
 
 float least_squares_factor(const double* moments) {

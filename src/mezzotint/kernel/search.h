@@ -24,10 +24,13 @@ enum class ScaleSearch : uint8_t {
   full,
 };
 inline constexpr int64_t kFastSearchLeast = 8192;
-/// Of the fast search: one chunk of 64 elements in so many is measured ...
-inline constexpr int64_t kScaleSample = 8;
-/// ... and for a scale of many rows all that have anything that this factor clips.
+/// Of the fast search: one chunk of 64 elements in so many of a block, or of a whole weight, is measured ...
+inline constexpr int64_t kBlockSample = 8;
+inline constexpr int64_t kWeightSample = 16;
+/// ... and for a scale of many rows all with magnitudes beyond so many times 127 scales: when factors are compared, and
+/// when the best is fitted.
 inline constexpr float kHotFactor = 0.7f;
+inline constexpr float kHotMoments = 1.25f;
 
 /// Improves the scale of every block_rows x block_cols block (partial at the lower and right edge); a block of
 /// 1 x cols is a row. scales[(r / block_rows) * stride + c / block_cols] holds absmax / 127, or `floor` where that is
@@ -42,17 +45,20 @@ void search_int8_blocks(const Source& x, int64_t block_rows, int64_t block_cols,
 /// Statistics per row of one search: errors of the factors, then the sum of the column weights.
 inline constexpr int kScaleStats = kScaleFactors + 1;
 /// stats[r * kScaleStats ...] of every row of x, in units of scale^2; row0 is the number of its first row in the
-/// weight. The same `search` must be given to best_scale_factor. `scale` must be at least 1e-30. Fewer than 2^20
-/// elements in all are too few to sample: search them in full.
-void int8_scale_stats(const Source& x, int64_t row0, float scale, const float* column_weight, ScaleSearch search,
-                      float* stats);
+/// weight. row_amax[r] is the largest finite magnitude of row r of x (kernel::amax_rows); the fast search passes over
+/// most of the rows that have nothing to clip. The same `search` must be given to best_scale_factor. `scale` must be at
+/// least 1e-30. Fewer than 2^20 elements in all are too few to sample: search them in full.
+void int8_scale_stats(const Source& x, int64_t row0, float scale, const float* row_amax, const float* column_weight,
+                      ScaleSearch search, float* stats);
 /// The factor of the absmax scale with the least error; 1 where none is better.
 float best_scale_factor(const double* sums, ScaleSearch search);
 
 /// Moments per row: error, <q, w> / s, <q, q>, at a given scale s (weighted).
 inline constexpr int kScaleMoments = 3;
-/// moments[r * kScaleMoments ...] of every row of x. The error is in units of scale^2.
-void int8_scale_moments(const Source& x, float scale, const float* column_weight, float* moments);
+/// moments[r * kScaleMoments ...] of every row of x. The error is in units of scale^2. The fast search samples
+/// as int8_scale_stats does.
+void int8_scale_moments(const Source& x, int64_t row0, float scale, const float* row_amax, const float* column_weight,
+                        ScaleSearch search, float* moments);
 /// The factor of the scale that is the least-squares fit to its codes; 1 where all codes are 0. Rounding to nearest
 /// again with scale * factor never gives a larger error than before (but for the rounding of the sums).
 float least_squares_factor(const double* moments);
@@ -62,9 +68,10 @@ template <Isa I>
 void search_int8_blocks(const Source& x, int64_t block_rows, int64_t block_cols, const float* column_weight,
                         ScaleSearch search, float floor, float* scales, int64_t stride);
 template <Isa I>
-void int8_scale_stats(const Source& x, int64_t row0, float scale, const float* column_weight, ScaleSearch search,
-                      float* stats);
+void int8_scale_stats(const Source& x, int64_t row0, float scale, const float* row_amax, const float* column_weight,
+                      ScaleSearch search, float* stats);
 template <Isa I>
-void int8_scale_moments(const Source& x, float scale, const float* column_weight, float* moments);
+void int8_scale_moments(const Source& x, int64_t row0, float scale, const float* row_amax, const float* column_weight,
+                        ScaleSearch search, float* moments);
 
 }  // namespace mezzotint::kernel

@@ -1,5 +1,9 @@
 #include "mezzotint/kernel/search.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "mezzotint/kernel/isa_elements.h"
 #include "mezzotint/kernel/isa_lanes.h"
 #include "mezzotint/kernel/search_choice.h"
@@ -62,6 +66,77 @@ template <class From>
   return From::load(static_cast<typename From::Stored>(top));
 }
 
+/// Which chunks hold more than a limit, told from magnitudes as they are stored.
+template <class From>
+class Above {
+  using Magnitude = typename From::Magnitude;
+  Magnitude most;  // the largest that fits: m * inverse <= limit
+
+  /// A positive value, about; infinities at most one above the largest.
+  [[gnu::always_inline]] static int32_t stored(float x) {
+    if (sizeof(Magnitude) == 4) return static_cast<int32_t>(float_bits(x));
+    return static_cast<int32_t>(From::kInf == F16Element::kInf ? Fp16::encode(x) : float_bits(x) >> 16);
+  }
+
+ public:
+  [[gnu::always_inline]] Above(float limit, float inverse) {
+    const auto fits = [=](int32_t m) { return From::load(static_cast<typename From::Stored>(m)) * inverse <= limit; };
+    int32_t m = smaller(stored(limit / inverse), From::kInf - 1);
+    while (m > 0 && !fits(m)) --m;
+    while (m + 1 < From::kInf && fits(m + 1)) ++m;
+    most = static_cast<Magnitude>(m);
+  }
+
+  /// Whether any of n elements is; infinities and NaN are.
+  [[gnu::always_inline]] bool operator()(const typename From::Stored* x, int64_t n) const {
+    constexpr auto kMask = static_cast<Magnitude>(sizeof(Magnitude) == 2 ? 0x7FFF : 0x7FFFFFFF);
+#if defined(__AVX2__)
+    // Lines are asked for further ahead than the hardware does, which stops at the end of a page.
+    constexpr int64_t kAhead = 6144, kBytes = kChunk * sizeof(Magnitude);
+    if (n == kChunk) {
+      const char* from = reinterpret_cast<const char*>(x);
+      for (int64_t line = 0; line < kBytes; line += 64) __builtin_prefetch(from + kAhead + line);
+      return kBytes == 128 ? words_above(from) : dwords_above(from);
+    }
+#endif
+    for (int64_t i = 0; i < n; ++i)
+      if (static_cast<Magnitude>(static_cast<Magnitude>(x[i]) & kMask) > most) return true;
+    return false;
+  }
+
+ private:
+#if defined(__AVX512BW__)
+  [[gnu::always_inline]] bool words_above(const char* x) const {
+    const __m512i mask = _mm512_set1_epi16(0x7FFF);
+    const __m512i low = _mm512_and_si512(_mm512_loadu_si512(x), mask);
+    const __m512i high = _mm512_and_si512(_mm512_loadu_si512(x + 64), mask);
+    return _mm512_cmpgt_epi16_mask(_mm512_max_epi16(low, high), _mm512_set1_epi16(static_cast<int16_t>(most))) != 0;
+  }
+  [[gnu::always_inline]] bool dwords_above(const char* x) const {
+    __m512i top = _mm512_setzero_si512();
+    for (int i = 0; i < 256; i += 64)
+      top = _mm512_max_epi32(top, _mm512_and_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi32(kFloatMagnitude)));
+    return _mm512_cmpgt_epi32_mask(top, _mm512_set1_epi32(most)) != 0;
+  }
+#elif defined(__AVX2__)
+  [[gnu::always_inline]] static __m256i at(const char* x) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  }
+  [[gnu::always_inline]] bool words_above(const char* x) const {
+    __m256i top = _mm256_setzero_si256();
+    for (int i = 0; i < 128; i += 32)
+      top = _mm256_max_epi16(top, _mm256_and_si256(at(x + i), _mm256_set1_epi16(0x7FFF)));
+    return _mm256_movemask_epi8(_mm256_cmpgt_epi16(top, _mm256_set1_epi16(static_cast<int16_t>(most)))) != 0;
+  }
+  [[gnu::always_inline]] bool dwords_above(const char* x) const {
+    __m256i top = _mm256_setzero_si256();
+    for (int i = 0; i < 256; i += 32)
+      top = _mm256_max_epi32(top, _mm256_and_si256(at(x + i), _mm256_set1_epi32(kFloatMagnitude)));
+    return _mm256_movemask_epi8(_mm256_cmpgt_epi32(top, _mm256_set1_epi32(most))) != 0;
+  }
+#endif
+};
+
 /// Sum over a chunk of h * f(x), f from lanes to lanes.
 template <bool kWeighted, class F>
 [[gnu::always_inline]] inline Lanes chunk_sum(const Chunk& chunk, F&& f) {
@@ -103,14 +178,24 @@ struct Block {
   int64_t chunks() const { return rows * ((cols + kChunk - 1) / kChunk); }
 };
 
-/// Calls visit(row, first column, chunk number in its row, columns, whether to fold the sums now) for every chunk.
+/// Calls visit(row, first column, columns, whether it is one of the sample) for every chunk, or only for those of the
+/// sample: one in `every`, counted along a row and on from row to row. row0 numbers the first row.
 template <class From, class Visit>
-[[gnu::always_inline]] inline void for_each_chunk(const Block<From>& block, Visit&& visit) {
+[[gnu::always_inline]] inline void for_each_chunk(const Block<From>& block, int64_t row0, int64_t every,
+                                                  bool sample_only, Visit&& visit) {
   for (int64_t r = 0; r < block.rows; ++r) {
     const typename From::Stored* row = block.data + r * block.stride;
-    for (int64_t c = 0, i = 0; c < block.cols; c += kChunk, ++i)
-      visit(row + c, c, r + i, smaller(kChunk, block.cols - c));
+    int64_t next = (every - (row0 + r) % every) % every * kChunk;
+    for (int64_t c = sample_only ? next : 0; c < block.cols; c += sample_only ? every * kChunk : kChunk) {
+      const bool chosen = c == next;
+      if (chosen) next += every * kChunk;
+      visit(row + c, c, smaller(kChunk, block.cols - c), chosen);
+    }
   }
+}
+template <class From, class Visit>
+[[gnu::always_inline]] inline void for_each_chunk(const Block<From>& block, Visit&& visit) {
+  for_each_chunk(block, 0, 1, true, [&](const auto* x, int64_t c, int64_t n, bool) { visit(x, c, n); });
 }
 
 /// Sums in lanes that are folded to float64 now and then.
@@ -153,7 +238,7 @@ template <class From, bool kWeighted>
 [[gnu::noinline]] void measure_all(const Block<From>& block, double* errors) {
   Sums<kScaleFactors> sums;
   Chunk chunk;
-  for_each_chunk(block, [&](const auto* x, int64_t c, int64_t, int64_t n) {
+  for_each_chunk(block, [&](const auto* x, int64_t c, int64_t n) {
     load<From, kWeighted>(x, kWeighted ? block.weight + c : nullptr, n, block.inverse, chunk);
     for (int j = 0; j < kScaleFactors; ++j)
       sums.lane[j] = sums.lane[j] + squared_error<kWeighted>(chunk, kScaleFactor[j]);
@@ -163,20 +248,27 @@ template <class From, bool kWeighted>
   for (int j = 0; j < kScaleFactors; ++j) errors[j] = sums.sum[j];
 }
 
-/// Clipping errors of all factors below 1 and, first, the error of absmax, both from every kSample-th chunk; clipping
-/// errors also from all chunks with anything that kHot would clip.
+/// Of a sample: asks for the chunk that will be looked at a few later.
+template <class From>
+[[gnu::always_inline]] inline void prefetch_sampled(const typename From::Stored* x, int64_t every) {
+  for (int64_t i = 0; i < kChunk; i += 64 / static_cast<int64_t>(sizeof(*x)))
+    __builtin_prefetch(x + 8 * every * kChunk + i);
+}
+
+/// Clipping errors of all factors below 1 and, first, the error of absmax, both from a sample of one chunk in `every`;
+/// clipping errors also from all chunks with anything above `hot`, unless there are none.
 template <class From, bool kWeighted>
-[[gnu::noinline]] void measure_sample(const Block<From>& block, int64_t row0, int64_t every, float hot,
+[[gnu::noinline]] void measure_sample(const Block<From>& block, int64_t row0, int64_t every, float hot, bool none_hot,
                                       double* errors) {
   Sums<kScaleFactors> sampled, exact;
   sampled.used = exact.used = kScaleFactors;
   Chunk chunk;
-  for_each_chunk(block, [&](const auto* x, int64_t c, int64_t number, int64_t n) {
-    const bool chosen = (row0 + number) % every == 0;
-    if (!chosen && hot >= kTop) return;
-    const float top = largest<From>(x, n) * block.inverse;
-    const bool whole = !(top <= hot);
+  const Above<From> is_hot(hot, block.inverse);
+  for_each_chunk(block, row0, every, none_hot, [&](const auto* x, int64_t c, int64_t n, bool chosen) {
+    if (none_hot) prefetch_sampled<From>(x, every);
+    const bool whole = !none_hot && is_hot(x, n);
     if (!chosen && !whole) return;
+    const float top = largest<From>(x, n) * block.inverse;
     load<From, kWeighted>(x, kWeighted ? block.weight + c : nullptr, n, block.inverse, chunk);
     add_excess<kWeighted>(chunk, top, kScaleFactors - 1, whole ? exact : sampled);
     if (!chosen) return;
@@ -188,16 +280,40 @@ template <class From, bool kWeighted>
   for (int j = 0; j < kScaleFactors; ++j) errors[j] = sampled.sum[j] * static_cast<double>(every) + exact.sum[j];
 }
 
+/// The sampled errors of a block alone. Factors whose clipping in the first few chunks costs more than no clipping can
+/// cost in all are given up; their errors stay above all others.
+template <class From, bool kWeighted>
+[[gnu::noinline]] void measure_block_sample(const Block<From>& block, double total_weight, double* errors) {
+  constexpr int64_t kFew = 4;
+  Sums<kScaleFactors> sums;
+  sums.used = kScaleFactors;
+  Chunk chunk;
+  int last = kScaleFactors - 1;
+  int64_t seen = 0;
+  for_each_chunk(block, 0, kBlockSample, true, [&](const auto* x, int64_t c, int64_t n, bool) {
+    const float top = largest<From>(x, n) * block.inverse;
+    load<From, kWeighted>(x, kWeighted ? block.weight + c : nullptr, n, block.inverse, chunk);
+    add_excess<kWeighted>(chunk, top, last, sums);
+    sums.lane[0] = sums.lane[0] + squared_error<kWeighted>(chunk, 1.0f);
+    sums.added();
+    if (++seen != kFew) return;
+    sums.fold();
+    while (last > 1 && sums.sum[last] * kBlockSample > total_weight / 4) --last;
+  });
+  sums.fold();
+  for (int j = 0; j < kScaleFactors; ++j) errors[j] = sums.sum[j] * static_cast<double>(kBlockSample);
+}
+
 /// Clipping errors of the factors 1 ... last over the whole block.
 template <class From, bool kWeighted>
 [[gnu::noinline]] void measure_clipping(const Block<From>& block, int last, double* errors) {
   Sums<kScaleFactors> sums;
   sums.used = kScaleFactors;
   Chunk chunk;
-  const float least = kTop * kScaleFactor[last];
-  for_each_chunk(block, [&](const auto* x, int64_t c, int64_t, int64_t n) {
+  const Above<From> is_clipped(kTop * kScaleFactor[last], block.inverse);
+  for_each_chunk(block, [&](const auto* x, int64_t c, int64_t n) {
+    if (!is_clipped(x, n)) return;
     const float top = largest<From>(x, n) * block.inverse;
-    if (top <= least) return;
     load<From, kWeighted>(x, kWeighted ? block.weight + c : nullptr, n, block.inverse, chunk);
     add_excess<kWeighted>(chunk, top, last, sums);
   });
@@ -205,24 +321,48 @@ template <class From, bool kWeighted>
   for (int j = 1; j <= last; ++j) errors[j] = sums.sum[j];
 }
 
+template <bool kWeighted>
+[[gnu::always_inline]] inline void add_moments(const Chunk& chunk, float factor, Sums<kScaleMoments>& sums) {
+  const float inverse = 1.0f / factor;
+  sums.lane[0] = sums.lane[0] + squared_error<kWeighted>(chunk, factor);
+  sums.lane[1] = sums.lane[1] + chunk_sum<kWeighted>(chunk, [&](Lanes v) { return code(v, inverse) * v; });
+  sums.lane[2] = sums.lane[2] + chunk_sum<kWeighted>(chunk, [&](Lanes v) {
+                   const Lanes q = code(v, inverse);
+                   return q * q;
+                 });
+  sums.added();
+}
+
 /// Error, <q, w>, <q, q> of a factor over the whole block.
 template <class From, bool kWeighted>
 [[gnu::noinline]] void measure_moments(const Block<From>& block, float factor, double* moments) {
   Sums<kScaleMoments> sums;
   Chunk chunk;
-  const float inverse = 1.0f / factor;
-  for_each_chunk(block, [&](const auto* x, int64_t c, int64_t, int64_t n) {
+  for_each_chunk(block, [&](const auto* x, int64_t c, int64_t n) {
     load<From, kWeighted>(x, kWeighted ? block.weight + c : nullptr, n, block.inverse, chunk);
-    sums.lane[0] = sums.lane[0] + squared_error<kWeighted>(chunk, factor);
-    sums.lane[1] = sums.lane[1] + chunk_sum<kWeighted>(chunk, [&](Lanes v) { return code(v, inverse) * v; });
-    sums.lane[2] = sums.lane[2] + chunk_sum<kWeighted>(chunk, [&](Lanes v) {
-                     const Lanes q = code(v, inverse);
-                     return q * q;
-                   });
-    sums.added();
+    add_moments<kWeighted>(chunk, factor, sums);
   });
   sums.fold();
   for (int j = 0; j < kScaleMoments; ++j) moments[j] = sums.sum[j];
+}
+
+/// The same of factor 1, sampled as in measure_sample.
+template <class From, bool kWeighted>
+[[gnu::noinline]] void sample_moments(const Block<From>& block, int64_t row0, int64_t every, float hot, bool none_hot,
+                                      double* moments) {
+  Sums<kScaleMoments> sampled, exact;
+  Chunk chunk;
+  const Above<From> is_hot(hot, block.inverse);
+  for_each_chunk(block, row0, every, none_hot, [&](const auto* x, int64_t c, int64_t n, bool chosen) {
+    if (none_hot) prefetch_sampled<From>(x, every);
+    const bool whole = !none_hot && is_hot(x, n);
+    if (!chosen && !whole) return;
+    load<From, kWeighted>(x, kWeighted ? block.weight + c : nullptr, n, block.inverse, chunk);
+    add_moments<kWeighted>(chunk, 1.0f, whole ? exact : sampled);
+  });
+  sampled.fold();
+  exact.fold();
+  for (int j = 0; j < kScaleMoments; ++j) moments[j] = sampled.sum[j] * static_cast<double>(every) + exact.sum[j];
 }
 
 template <class From, bool kWeighted>
@@ -239,7 +379,7 @@ template <class From, bool kWeighted>
 float search_fast(const Block<From>& block) {
   double errors[kScaleStats];
   errors[kScaleFactors] = total_weight<From, kWeighted>(block);
-  measure_sample<From, kWeighted>(block, 0, kScaleSample, kTop, errors);
+  measure_block_sample<From, kWeighted>(block, errors[kScaleFactors], errors);
   // The sample misses most outliers, so the least error is seldom at a smaller factor; then it is looked for there.
   int best = best_factor(errors, ScaleSearch::fast, 1), last = 0;
   do {
@@ -316,14 +456,16 @@ void search_int8_blocks<kIsa>(const Source& x, int64_t block_rows, int64_t block
 }
 
 template <>
-void int8_scale_stats<kIsa>(const Source& x, int64_t row0, float scale, const float* column_weight, ScaleSearch search,
-                            float* stats) {
+void int8_scale_stats<kIsa>(const Source& x, int64_t row0, float scale, const float* row_amax,
+                            const float* column_weight, ScaleSearch search, float* stats) {
   with_kind(x, column_weight, [&]<class From, bool kWeighted> {
+    constexpr float kHot = kTop * kHotFactor;
     for (int64_t r = 0; r < x.rows; ++r) {
       const Block<From> block = row_block<From>(x, r, column_weight, scale);
       double errors[kScaleStats];
       if (search == ScaleSearch::fast)
-        measure_sample<From, kWeighted>(block, row0 + r, kScaleSample, kTop * kHotFactor, errors);
+        measure_sample<From, kWeighted>(block, row0 + r, kWeightSample, kHot, row_amax[r] * block.inverse <= kHot,
+                                        errors);
       else
         measure_all<From, kWeighted>(block, errors);
       errors[kScaleFactors] = total_weight<From, kWeighted>(block);
@@ -333,11 +475,17 @@ void int8_scale_stats<kIsa>(const Source& x, int64_t row0, float scale, const fl
 }
 
 template <>
-void int8_scale_moments<kIsa>(const Source& x, float scale, const float* column_weight, float* moments) {
+void int8_scale_moments<kIsa>(const Source& x, int64_t row0, float scale, const float* row_amax,
+                              const float* column_weight, ScaleSearch search, float* moments) {
   with_kind(x, column_weight, [&]<class From, bool kWeighted> {
+    constexpr float kHot = kTop * kHotMoments;
     for (int64_t r = 0; r < x.rows; ++r) {
+      const Block<From> block = row_block<From>(x, r, column_weight, scale);
       double row[kScaleMoments];
-      measure_moments<From, kWeighted>(row_block<From>(x, r, column_weight, scale), 1.0f, row);
+      if (search == ScaleSearch::fast)
+        sample_moments<From, kWeighted>(block, row0 + r, kWeightSample, kHot, row_amax[r] * block.inverse <= kHot, row);
+      else
+        measure_moments<From, kWeighted>(block, 1.0f, row);
       for (int j = 0; j < kScaleMoments; ++j) moments[r * kScaleMoments + j] = static_cast<float>(row[j]);
     }
   });

@@ -32,7 +32,7 @@ struct Weights {
 
 /// One scale per weight: what is kept of every row, one array after another. Pass 0 fills the first, and so on.
 struct RowStats {
-  float* amax;     ///< of a tile's rows, at its first row; the other rows keep their zero
+  float* amax;
   float* errors;   ///< kernel::kScaleStats per row
   float* moments;  ///< kernel::kScaleMoments per row
 
@@ -76,7 +76,7 @@ float chosen(const Layout& layout, const ChooseOptions& choose, int pass, int64_
   const float factor = kernel::best_scale_factor(errors.of, search_of(layout, choose));
   const float picked = std::max(absmax * factor, kFloor);
   if (pass == 1) return picked;
-  // Moments are in units of the picked scale. The fast search only estimated the errors it picked by.
+  // Moments are in units of the picked scale. The fast search only estimates errors.
   const Sums<kernel::kScaleMoments> moments(layout, expert, rows.moments);
   const double error = moments.of[0] * static_cast<double>(factor) * static_cast<double>(factor);
   if (error > errors.of[0]) return absmax;
@@ -95,18 +95,15 @@ bool observe(const Layout& layout, const ChooseOptions& choose, int pass, const 
              Parameters& parameters) {
   if (by_row(layout)) return observe_rows(layout, choose, tile, parameters);
   const RowStats rows(layout, stats);
-  if (pass == 0) {
-    const kernel::Amax amax = kernel::amax(source(tile));
-    rows.amax[tile.row0] = amax.value;
-    return amax.non_finite;
-  }
+  float* amax = rows.amax + tile.row0;
+  if (pass == 0) return kernel::amax_rows(source(tile), amax);
   const float scale = floats(parameters, 1)[tile.row0 / layout.rows];
   if (pass == 1)
-    kernel::int8_scale_stats(source(tile), tile.row0, scale, column_weight(layout, choose), search_of(layout, choose),
-                             rows.errors + tile.row0 * kernel::kScaleStats);
+    kernel::int8_scale_stats(source(tile), tile.row0, scale, amax, column_weight(layout, choose),
+                             search_of(layout, choose), rows.errors + tile.row0 * kernel::kScaleStats);
   else
-    kernel::int8_scale_moments(source(tile), scale, column_weight(layout, choose),
-                               rows.moments + tile.row0 * kernel::kScaleMoments);
+    kernel::int8_scale_moments(source(tile), tile.row0, scale, amax, column_weight(layout, choose),
+                               search_of(layout, choose), rows.moments + tile.row0 * kernel::kScaleMoments);
   return false;
 }
 
