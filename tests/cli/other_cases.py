@@ -2,6 +2,7 @@
 import json
 import pathlib
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -170,6 +171,26 @@ class CompareTest(CliTest):
         self.assertEqual((same["layers"], same["identical_tensors"], same["worst_sqnr_db"]), ([], 10, None))
         text = self.run_cli("compare", "m.safetensors", "q.safetensors", "--top", "1").stdout
         self.assertIn("... 3 more", text)
+
+    def test_report(self):
+        checkpoints.model(self.dir / "m.safetensors")
+        self.run_cli("convert", "m.safetensors", "-o", "q.safetensors", "--to", "int8", "--exclude", "blocks.0.attn")
+        result = self.run_json("compare", "m.safetensors", "q.safetensors", "--html", "report.html")
+        page = (self.dir / "report.html").read_text()
+        report = json.loads((self.dir / "report.json").read_text())
+        self.assertEqual(report["relative_error"], result["relative_error"])
+        self.assertEqual(report["bytes_out"], (self.dir / "q.safetensors").stat().st_size)
+        errors = {layer["name"]: layer["relative_error"] for layer in report["layers"] if layer["fate"] == "measured"}
+        self.assertEqual(errors, {layer["name"]: layer["relative_error"] for layer in result["layers"]})
+        worst = [layer["name"] for layer in report["findings"]["worst"]]
+        self.assertEqual(worst, [layer["name"] for layer in result["layers"]][:3])
+        for text in worst + [mend["option"].split()[0] for mend in report["findings"]["mends"]]:
+            self.assertIn(text, page.split("block by block")[0])
+        # The command in it makes the same file again.
+        before = (self.dir / "q.safetensors").read_bytes()
+        self.run_cli(*shlex.split(report["command"])[1:], "--force")
+        self.assertEqual((self.dir / "q.safetensors").read_bytes(), before)
+        self.run_cli("compare", "m.safetensors", "q.safetensors", "--html", "no/such/folder.html", code=1)
 
 
 class EditTest(CliTest):

@@ -8,13 +8,15 @@
 #include "mezzotint/cli/context.h"
 #include "mezzotint/cli/model_options.h"
 #include "mezzotint/cli/progress.h"
+#include "mezzotint/cli/report_file.h"
 #include "mezzotint/cli/table.h"
+#include "mezzotint/convert/report/make_report.h"
 
 namespace mezzotint::cli {
 namespace {
 
 struct Arguments {
-  std::string a, b;
+  std::string a, b, html;
   size_t top = 10;
   int threads = 0;
   bool json = false, quiet = false;
@@ -88,6 +90,12 @@ int run_compare(const Arguments& arguments) {
     result = convert::compare(a, b, arguments.threads,
                               [&](uint64_t done, uint64_t total) { progress.update(done, total, {}); });
   }
+  if (!arguments.html.empty()) {
+    convert::Report report = convert::make_report(result, a, b);
+    report.input = arguments.a;
+    report.output = arguments.b;
+    write_report(report, arguments.html);
+  }
   if (arguments.json)
     print_json(result);
   else
@@ -103,6 +111,8 @@ void add_compare(CLI::App& app, Context& context) {
   sub->add_option("a", arguments->a, "The original: file, index or folder")->required()->type_name("A");
   sub->add_option("b", arguments->b, "The other one")->required()->type_name("B");
   sub->add_option("--top", arguments->top, "Layers to print, worst first. Default: 10")->type_name("N");
+  sub->add_option("--html", arguments->html, "Write a report to look at, and its numbers as JSON beside it")
+      ->type_name("FILE");
   add_threads_option(*sub, arguments->threads);
   add_json_option(*sub, arguments->json);
   sub->add_flag("-q,--quiet", arguments->quiet, "No progress");
