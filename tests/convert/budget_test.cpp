@@ -136,6 +136,21 @@ TEST_F(Budgets, TheFileHasTheSizeAndTheRecipeReplaysIt) {
   EXPECT_GE(seen.size(), 2u);
 }
 
+// A target that is the size of a uniform conversion does not miss it by the entries of a layer config.
+TEST_F(Budgets, AreNoWorseThanAUniformConversionOfTheSize) {
+  auto rng = test_rng();
+  test::write_raw(in(), blocks(rng));
+  for (const std::string format : {"nvfp4", "float8_e4m3fn", "int8_row"}) {
+    double cost = 0, weights = 0;
+    for (const auto& layer : budget({.formats = {format}, .max_error = 10.0}).layers) {
+      cost += layer.weight * layer.relative_error * layer.relative_error;
+      weights += layer.weight;
+    }
+    const Budget result = budget({.target_bytes = size({.to = format})});
+    EXPECT_LE(result.error, std::sqrt(cost / weights) * (1 + 1e-12)) << format;
+  }
+}
+
 TEST_F(Budgets, DoNotDependOnThreads) {
   auto rng = test_rng();
   test::write_raw(in(), blocks(rng));

@@ -17,14 +17,14 @@ using Choice = std::vector<size_t>;  // format of FormatLayer, by layer
 
 constexpr size_t kFrontierPoints = 5;
 
-std::vector<formats::Selection> select_formats(const std::vector<std::string>& texts) {
-  std::vector<formats::Selection> selections;
+std::vector<NamedFormat> select_formats(const std::vector<std::string>& texts) {
+  std::vector<NamedFormat> formats;
   for (const std::string& text : texts) {
-    formats::Selection selection = formats::select_format(text);
-    const auto same = [&](const formats::Selection& other) { return other.label() == selection.label(); };
-    if (std::none_of(selections.begin(), selections.end(), same)) selections.push_back(std::move(selection));
+    NamedFormat format{text, formats::select_format(text)};
+    const auto same = [&](const NamedFormat& other) { return other.selection.label() == format.selection.label(); };
+    if (std::none_of(formats.begin(), formats.end(), same)) formats.push_back(std::move(format));
   }
-  return selections;
+  return formats;
 }
 
 std::vector<std::string> format_texts(const BudgetRequest& request) {
@@ -49,11 +49,13 @@ void check(const BudgetRequest& request) {
 /// The size that a request bounds: of the file, or of the weights alone.
 class Sizes {
  public:
-  explicit Sizes(const BudgetRequest& request) : weights_only_(request.target_bpw.has_value()) {}
+  Sizes(const BudgetRequest& request, std::string default_format)
+      : default_format_(std::move(default_format)), weights_only_(request.target_bpw.has_value()) {}
 
   bool weights_only() const { return weights_only_; }
   uint64_t of(const LayerFormat& format) const {
-    return format.stored_bytes + (weights_only_ ? 0 : format.header_bytes);
+    if (weights_only_) return format.stored_bytes;
+    return format.stored_bytes + format.header_bytes + (format.asked == default_format_ ? 0 : format.entry_bytes);
   }
   uint64_t exact(const Plan& plan) const {
     if (!weights_only_) return plan.layout.total_bytes;
@@ -69,6 +71,7 @@ class Sizes {
  private:
   static double elements(const Plan& plan) { return static_cast<double>(plan.quantized_weights + plan.kept_weights); }
 
+  std::string default_format_;
   bool weights_only_;
 };
 
@@ -97,15 +100,18 @@ FrontierPoint point_of(const FormatCandidates& candidates, const Costs& costs, c
 class Chooser {
  public:
   Chooser(const FormatCandidates& candidates, const Costs& costs, const BudgetRequest& request)
-      : candidates_(candidates), costs_(costs), request_(request), sizes_(request) {
+      : candidates_(candidates), costs_(costs), request_(request), sizes_(request, candidates.default_format()) {
     list_candidates();
   }
 
-  Choice choose() {
+  /// Exact size of the smallest choice, of the file or of the weights.
+  uint64_t least_size() const { return least_size_; }
+  bool reaches_target() const { return request_.max_error || least_size_ <= target_; }
+
+  /// Throws Error "budget-too-strict". The target must be in reach.
+  Choice choose() const {
     if (request_.max_error) return for_error(*request_.max_error);
-    const Plan least = candidates_.plan(least_);
-    const uint64_t target = sizes_.target(request_, least);
-    if (sizes_.exact(least) > target) too_small(least);
+    const uint64_t target = target_;
     Choice choice = least_;
     for (uint64_t reach = target; reach >= allocator_->least_bytes();) {
       Choice next = formats_of(allocator_->for_bytes(reach));
@@ -118,6 +124,22 @@ class Chooser {
     }
     use_up(choice, target);
     return choice;
+  }
+
+  /// Throws Error "budget-too-small".
+  [[noreturn]] void refuse() const {
+    const Plan least = candidates_.plan(least_);
+    const bool bpw = sizes_.weights_only();
+    throw Error(
+        {.name = "budget-too-small",
+         .problem = "even the smallest choice of formats is over the target",
+         .expected = bpw ? fmt::format("at least {:.4f} bits per weight", least.bits_per_weight + 5e-5)
+                         : fmt::format("at least {} bytes ({:.2f} GB, {:.2f} GiB)", least.layout.total_bytes,
+                                       static_cast<double>(least.layout.total_bytes) / 1e9,
+                                       static_cast<double>(least.layout.total_bytes) / 0x1p30),
+         .found = bpw ? fmt::format("{}", *request_.target_bpw) : fmt::format("{} bytes", *request_.target_bytes),
+         .advice = "Raise the target, name smaller formats in --formats, or --include layers that the rules "
+                   "keep (`mezzotint plan` lists them)."});
   }
 
   Frontier frontier(const Choice& chosen) const {
@@ -169,8 +191,10 @@ class Chooser {
     least_ = formats_of(Allocator(layers, 0).for_bytes(Allocator(layers, 0).least_bytes()));
     uint64_t counted = 0;
     for (size_t i = 0; i < least_.size(); ++i) counted += sizes_.of(candidates_.layers()[i].formats[least_[i]]);
-    const uint64_t exact = sizes_.exact(candidates_.plan(least_));
-    fixed_ = exact - std::min(exact, counted);
+    const Plan plan = candidates_.plan(least_);
+    least_size_ = sizes_.exact(plan);
+    target_ = sizes_.target(request_, plan);
+    fixed_ = least_size_ - std::min(least_size_, counted);
     allocator_.emplace(std::move(layers), fixed_);
   }
 
@@ -191,20 +215,6 @@ class Chooser {
                    .found = fmt::format("{}", most),
                    .advice = "Allow more error, or name more exact formats in --formats."});
     return formats_of(allocator_->for_cost(cost));
-  }
-
-  [[noreturn]] void too_small(const Plan& least) const {
-    const bool bpw = sizes_.weights_only();
-    throw Error(
-        {.name = "budget-too-small",
-         .problem = "even the smallest choice of formats is over the target",
-         .expected = bpw ? fmt::format("at least {:.4f} bits per weight", least.bits_per_weight + 5e-5)
-                         : fmt::format("at least {} bytes ({:.2f} GB, {:.2f} GiB)", least.layout.total_bytes,
-                                       static_cast<double>(least.layout.total_bytes) / 1e9,
-                                       static_cast<double>(least.layout.total_bytes) / 0x1p30),
-         .found = bpw ? fmt::format("{}", *request_.target_bpw) : fmt::format("{} bytes", *request_.target_bytes),
-         .advice = "Raise the target, name smaller formats in --formats, or --include layers that the rules "
-                   "keep (`mezzotint plan` lists them)."});
   }
 
   /// The allocator counts headers by an estimate: sees to it that no single upgrade fits by the exact size either.
@@ -244,7 +254,7 @@ class Chooser {
   Sizes sizes_;
   std::vector<std::vector<size_t>> allowed_;
   Choice least_;
-  uint64_t fixed_ = 0;
+  uint64_t fixed_ = 0, least_size_ = 0, target_ = 0;
   std::optional<Allocator> allocator_;
 };
 
@@ -293,11 +303,11 @@ Budget promote(const checkpoint::Model& model, const std::filesystem::path& outp
                const BudgetRequest& request, const BudgetRun& run) {
   std::vector<std::string> texts = format_texts(request);
   texts.insert(texts.begin(), options.to);
-  const auto selections = select_formats(texts);
-  if (!selections[0].format->quantized)
-    bad_option(fmt::format("{} is not quantized, so nothing is above a bound", selections[0].label()),
+  const auto formats = select_formats(texts);
+  if (!formats[0].selection.format->quantized)
+    bad_option(fmt::format("{} is not quantized, so nothing is above a bound", formats[0].text),
                "--to names the format that layers are promoted from.");
-  const FormatCandidates candidates(model, output, options, selections, true);
+  const FormatCandidates candidates(model, output, options, formats, true);
   const auto& layers = candidates.layers();
   const double bound = *request.promote_above;
   Costs costs = measure_costs(
@@ -329,14 +339,39 @@ Budget choose_budget(const checkpoint::Model& model, const std::filesystem::path
   check(request);
   if (!request.target_bytes && !request.target_bpw && !request.max_error)
     return promote(model, output, options, request, run);
-  const FormatCandidates candidates(model, output, options, select_formats(format_texts(request)), false);
+  const auto formats = select_formats(format_texts(request));
+  FormatCandidates candidates(model, output, options, formats, false);
   const Costs costs = measure_costs(
       model, candidates.layers(), options, false, [](size_t, size_t) { return true; }, run);
-  Chooser chooser(candidates, costs, request);
-  const Choice choice = chooser.choose();
-  Budget budget = outcome(candidates, costs, choice, point_of(candidates, costs, choice, true));
-  budget.frontier = chooser.frontier(choice);
-  return budget;
+  // Layers in the default format need no entry in the recipe. What that saves is little, but without it a target that
+  // is the size of a uniform conversion would miss that very conversion.
+  std::optional<Budget> best;
+  const NamedFormat* smallest = nullptr;
+  uint64_t least = UINT64_MAX;
+  const auto rank = [&](const Budget& budget) {  // what is to be small, then what breaks a tie
+    const auto bytes = static_cast<double>(budget.bytes);
+    return request.max_error ? std::pair(bytes, budget.cost) : std::pair(budget.cost, bytes);
+  };
+  for (const NamedFormat& format : formats) {
+    if (!format.selection.format->quantized) continue;
+    candidates.set_default_format(format);
+    Chooser chooser(candidates, costs, request);
+    if (chooser.least_size() < least) {
+      least = chooser.least_size();
+      smallest = &format;
+    }
+    if (!chooser.reaches_target()) continue;
+    const Choice choice = chooser.choose();
+    Budget budget = outcome(candidates, costs, choice, point_of(candidates, costs, choice, true));
+    if (best && rank(*best) <= rank(budget)) continue;
+    budget.frontier = chooser.frontier(choice);
+    best = std::move(budget);
+  }
+  if (!best) {
+    candidates.set_default_format(*smallest);
+    Chooser(candidates, costs, request).refuse();
+  }
+  return *best;
 }
 
 }  // namespace mezzotint::convert

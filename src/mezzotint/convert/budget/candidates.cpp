@@ -120,15 +120,15 @@ bool is_kept(const formats::Selection& selection, const Shape& shape, DType dtyp
 }  // namespace
 
 FormatCandidates::FormatCandidates(const checkpoint::Model& model, std::filesystem::path output, ConvertOptions options,
-                                   std::vector<formats::Selection> formats, bool uniform)
+                                   std::vector<NamedFormat> formats, bool uniform)
     : model_(&model), output_(std::move(output)), options_(std::move(options)), formats_(std::move(formats)) {
-  const auto first =
-      std::find_if(formats_.begin(), formats_.end(), [](const auto& choice) { return choice.format->quantized; });
+  const auto first = std::find_if(formats_.begin(), formats_.end(),
+                                  [](const NamedFormat& format) { return format.selection.format->quantized; });
   if (first == formats_.end())
     throw Error({.name = "bad-option",
                  .problem = "a choice of formats needs at least one that quantizes",
                  .advice = "`mezzotint formats` lists them."});
-  options_.to = first->label();
+  options_.to = first->text;
   find_layers(uniform);
   if (layers_.empty())
     throw Error({.name = "nothing-to-choose",
@@ -136,7 +136,7 @@ FormatCandidates::FormatCandidates(const checkpoint::Model& model, std::filesyst
                  .file = model.source().files().front().string(),
                  .advice = "The rules, --exclude or the layer config (a recipe's too) decide over every layer; "
                            "`mezzotint plan` says which."});
-  for (const formats::Selection& selection : formats_) add_format(selection);
+  for (const NamedFormat& format : formats_) add_format(format);
 }
 
 void FormatCandidates::find_layers(bool uniform) {
@@ -144,9 +144,9 @@ void FormatCandidates::find_layers(bool uniform) {
   ConvertOptions options = options_;
   options.fallback.clear();  // what it is for is kept by a rule
   std::map<size_t, FormatLayer> found;
-  for (const formats::Selection& selection : formats_) {
-    if (!selection.format->quantized || (uniform && selection.label() != options_.to)) continue;
-    options.to = selection.label();
+  for (const NamedFormat& format : formats_) {
+    if (!format.selection.format->quantized || (uniform && format.text != options_.to)) continue;
+    options.to = format.text;
     const Plan plan = make_plan(*model_, output_, options, 1);
     for (const PlanRow& row : plan.rows) {
       const bool becomes = row.action == Action::encode || row.action == Action::reencode;
@@ -163,16 +163,16 @@ void FormatCandidates::find_layers(bool uniform) {
   }
 }
 
-void FormatCandidates::add_format(const formats::Selection& selection) {
-  const std::string label = selection.label();
-  const Plan plan = make_plan(*model_, output_, with_entries(std::vector<std::string>(layers_.size(), label)), 1);
+void FormatCandidates::add_format(const NamedFormat& format) {
+  const auto& [text, selection] = format;
+  const Plan plan = make_plan(*model_, output_, with_entries(std::vector<std::string>(layers_.size(), text)), 1);
   std::map<size_t, const PlanRow*> rows;
   for (const PlanRow& row : plan.rows) rows.emplace(row.source, &row);
   for (size_t i = 0; i < layers_.size(); ++i) {
     FormatLayer& layer = layers_[i];
     const PlanRow& row = *rows.at(layer.tensor);
     const io::TensorInfo& info = model_->source().tensors()[layer.tensor];
-    LayerFormat candidate{.label = row.to, .asked = label, .stored_bytes = row.bytes_out};
+    LayerFormat candidate{.label = row.to, .asked = text, .stored_bytes = row.bytes_out};
     if (layer.layer == checkpoint::Model::npos && is_kept(selection, layer.shape, info.dtype)) {
       candidate.label = plain_label(info.dtype);
       candidate.asked = kKeep;
@@ -183,19 +183,22 @@ void FormatCandidates::add_format(const formats::Selection& selection) {
     } else if ((row.action == Action::encode || row.action == Action::reencode) &&
                row.layout->format == selection.format) {
       candidate.layout = row.layout;
-      candidate.effort = row.effort;
+      candidate.effort = row.method.effort;
     } else {
       continue;  // the shape cannot have it
     }
     PlanRow kept = row;
     if (candidate.asked.empty()) kept.layout.reset();
     candidate.header_bytes = header_size(kept, layer.name, *model_);
-    if (label != options_.to) {
-      const std::string entry = candidate.asked.empty() ? R"({"skip":true})" : R"({"format":")" + label + "\"}";
-      candidate.header_bytes += escaped_size("\"" + layer.name + "\":" + entry + ",");
-    }
+    const std::string entry = candidate.asked.empty() ? R"({"skip":true})" : R"({"format":")" + text + "\"}";
+    candidate.entry_bytes = escaped_size("\"" + layer.name + "\":" + entry + ",");
     layer.formats.push_back(std::move(candidate));
   }
+}
+
+void FormatCandidates::set_default_format(const NamedFormat& format) {
+  assert(format.selection.format->quantized);
+  options_.to = format.text;
 }
 
 ConvertOptions FormatCandidates::with_entries(const std::vector<std::string>& asked) const {
