@@ -231,7 +231,7 @@ std::vector<std::string> quantized_formats() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, EveryFormat, testing::ValuesIn(quantized_formats()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& format) { return format.param; });
 
 TEST(Feedback, ThreadsAndScratchFilesChangeNoBit) {
   const Case c("nvfp4", 700, 2304, 5);

@@ -9,6 +9,7 @@
 #include "mezzotint/cli/model_options.h"
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/convert/calibration/input_scale.h"
+#include "mezzotint/convert/optimizers/method.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/io/reader.h"
 
@@ -101,11 +102,12 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
         how);
   group(app.add_option("--rounding", a.rounding, "nearest (default) or stochastic"), how)->type_name("MODE");
   group(app.add_option("--seed", a.seed, "Seed of stochastic rounding. Default: 0"), how)->type_name("N");
-  group(app.add_option("--effort", a.effort,
-                       fmt::format("Choice of scales: 0 = plain absmax; 1 = what costs little and gains something; "
-                                   "2 = full search. Default: {}",
-                                   convert::ConvertOptions().effort))
-            ->check(CLI::Range(0, 2)),
+  group(app.add_option(
+               "--effort", a.effort,
+               fmt::format("How much to spend on less error: 0 = plain absmax; 1 = scales, where it costs little; "
+                           "2 = full search of scales and ldlq; 3 = and coordinate descent. Default: {}",
+                           convert::ConvertOptions().effort))
+            ->check(CLI::Range(0, 3)),
         how)
       ->type_name("N");
   group(app.add_option("--calibration", a.calibration,
@@ -121,6 +123,10 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
                                    convert::ConvertOptions().input_scale)),
         how)
       ->type_name("RULE");
+  std::string optimizers = "Instead of what --effort stands for: ";
+  for (const auto& [optimizer, summary] : convert::optimizer_names())
+    optimizers += fmt::format("{}{} ({})", optimizers.ends_with(": ") ? "" : "; ", optimizer, summary);
+  group(app.add_option("--optimizer", a.optimizer, optimizers), how)->type_name("NAME");
   group(app.add_option("--max-memory", a.max_memory, "Bound of the buffers. Default: 1GiB"), how)->type_name("SIZE");
   group(app.add_option("--max-shard-size", a.max_shard_size,
                        "Split the output into files of at most this size and an "
@@ -155,6 +161,7 @@ convert::ConvertOptions read_options(const ConversionArguments& a) {
   }
   if (a.seed) options.seed = *a.seed;
   if (a.effort) options.effort = *a.effort;
+  if (a.optimizer) options.optimizer = *a.optimizer;
   if (!a.calibration.empty()) options.calibration = a.calibration;
   if (a.input_scale) options.input_scale = *a.input_scale;
   convert::parse_input_scale(options.input_scale);

@@ -13,7 +13,7 @@ namespace mezzotint::cli {
 /// The options that decide what a conversion does: `convert` and `plan` have the same ones.
 struct ConversionArguments {
   std::optional<std::string> to, fallback, preset, component, rounding, max_memory, max_shard_size, streaming_mode,
-      input_scale;
+      input_scale, optimizer;
   std::vector<std::string> include, exclude, drop, calibration;
   std::string layer_config, recipe;
   bool fullmatch = false, full_precision_matrix_mult = false;

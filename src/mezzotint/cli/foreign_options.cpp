@@ -65,7 +65,7 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
      "--ideogram4 --boogu --ltxv2",
      kPreset},
     // Learned rounding
-    {"--optimizer --num-iter --lr --use-speed --lr-schedule --lr-gamma --lr-patience --lr-factor --lr-min "
+    {"--num-iter --lr --use-speed --lr-schedule --lr-gamma --lr-patience --lr-factor --lr-min "
      "--lr-cooldown "
      "--lr-threshold --lr-threshold-mode --lr-adaptive-mode --lr-shape-influence -esloss --early-stop-loss -eslr "
      "--early-stop-lr -esstall --early-stop-stall --top-p --min-k --max-k --full-matrix --scale-optimization "

@@ -82,11 +82,10 @@ Outcome execute(const Plan& plan, const checkpoint::Model& model, const ExecuteO
   io::Writer writer(plan.layout, resume ? io::Writer::Mode::resume : io::Writer::Mode::create, options.overwrite);
   if (resume) writer.sync();
   Journal journal(journal_path, identity, done);
-  Pipeline pipeline(plan, model, writer, journal, threads);
+  Pipeline pipeline(plan, model, writer, journal, threads, options.measure);
   pipeline.skip(done);
-  // One row more than there are threads: while the last tiles of a row finish, the next one is being read.
   Scheduler scheduler(
-      threads, threads + 1, [&] { return pipeline.next_job(); }, options.cancel);
+      threads, Pipeline::window(plan, static_cast<int>(threads)), [&] { return pipeline.next_job(); }, options.cancel);
   Ticker ticker(pipeline, options.progress);
   const bool complete = scheduler.run([&] { ticker(); });
 
@@ -95,6 +94,7 @@ Outcome execute(const Plan& plan, const checkpoint::Model& model, const ExecuteO
   outcome.bytes_in = plan.bytes_in;
   outcome.bytes_out = plan.bytes_out;
   outcome.warnings = pipeline.take_warnings();
+  outcome.layers = pipeline.take_measured();
   outcome.cancelled = !complete;
   if (complete) {
     writer.commit();

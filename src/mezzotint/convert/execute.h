@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "mezzotint/convert/measured_layer.h"
 #include "mezzotint/convert/plan.h"
 
 namespace mezzotint::convert {
@@ -19,7 +20,8 @@ struct Progress {
 struct ExecuteOptions {
   bool overwrite = false;
   bool resume = false;
-  int threads = 0;  ///< 0 = all cores
+  int threads = 0;       ///< 0 = all cores
+  bool measure = false;  ///< compare what is written with the source, as a by-product (Outcome::layers)
   std::function<void(const Progress&)>
       progress;                               ///< may be empty; called from one thread at a time, at most ~20x a second
   const std::atomic<bool>* cancel = nullptr;  ///< set (by a signal handler) to stop cleanly; the run can be resumed
@@ -31,6 +33,7 @@ struct Outcome {
   uint64_t bytes_in = 0, bytes_out = 0;
   size_t rows_resumed = 0;            ///< rows that an earlier run had finished
   std::vector<std::string> warnings;  ///< e.g. non-finite values in the source, by layer
+  std::vector<MeasuredLayer> layers;  ///< with ExecuteOptions::measure, of rows that this run encoded; in any order
 };
 
 /// Threads that `wanted` stands for: itself, or all cores for 0.

@@ -25,7 +25,8 @@ struct ConvertOptions {
   bool full_precision_matrix_mult = false;
   Rounding::Mode rounding = Rounding::Mode::nearest_even;
   uint64_t seed = 0;                     ///< of stochastic rounding
-  int effort = 1;                        ///< of choosing scales: 0 = plain absmax, 1 = the cheap wins, 2 = full search
+  int effort = 1;                        ///< 0 plain, 1 the cheap wins, 2 full search and ldlq, 3 coordinate descent
+  std::string optimizer;                 ///< a name of optimizer_names(), or "" for what the effort stands for
   std::vector<std::string> calibration;  ///< files of activation statistics (calibration/calibration.h)
   std::string calibration_fingerprint;   ///< of those files, as make_plan finds or a recipe wants it
   std::string input_scale = "amax";      ///< activation scales from them: as in parse_input_scale

@@ -1,9 +1,10 @@
 #include "mezzotint/convert/pipeline.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "mezzotint/checkpoint/weight_values.h"
-#include "mezzotint/formats/driver.h"
+#include "mezzotint/convert/pipeline_state.h"
 #include "mezzotint/kernel/decode.h"
 
 namespace mezzotint::convert {
@@ -12,38 +13,17 @@ namespace {
 // How much output may wait between two points from which a run can go on after a power failure.
 constexpr uint64_t kSyncBytes = 4ull << 30;
 
-/// Makes room for `size` elements, no more; what is in there is lost.
-template <class T>
-void make_room(std::vector<T>& buffer, size_t size) {
-  if (buffer.size() >= size) return;
-  buffer = {};  // first, so that the old and the new one are never held together
-  buffer.resize(size);
-}
-
 }  // namespace
 
-/// What a row holds while it is encoded.
-struct Pipeline::State {
-  TileShape shape;
-  std::vector<formats::RowRange> tiles;
-  formats::Parameters parameters;         // of the output
-  formats::Parameters source_parameters;  // of a quantized source
-  std::vector<float> source_factors;      // smoothing factors of a quantized source
-  std::vector<float> stats;
-  formats::ChooseOptions choose;
-  formats::ChoosePlan plan{.passes = 0};
-  Rounding rounding;
-  std::atomic<bool> non_finite{false};
-  std::atomic<uint64_t> counted{0};  // of the row's bytes, in the progress
-};
-
 Pipeline::Pipeline(const Plan& plan, const checkpoint::Model& model, io::Writer& writer, Journal& journal,
-                   size_t threads)
+                   size_t threads, bool measure)
     : plan_(plan),
       model_(model),
       writer_(writer),
       journal_(journal),
       tile_bytes_(tile_bytes_for(plan.options.max_memory, static_cast<int>(threads))),
+      objective_memory_(objective_memory(plan.options.max_memory)),
+      measure_(measure),
       scratch_(threads),
       done_(plan.rows.size(), 0) {}
 
@@ -107,10 +87,15 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   auto state = std::make_shared<State>();
   state->shape = tile_shape(model_, row, tile_bytes_);
   state->tiles = formats::row_tiles(layout, state->shape.rows);
-  state->choose.effort = row.effort;
+  state->choose.effort = row.method.effort;
+  if (row.method.weighs_columns) state->choose.column_weight = row.statistics->second_moment;
   if (plan_.options.rounding == Rounding::Mode::stochastic)
     state->rounding = Rounding::stochastic(plan_.options.seed, model_.source().tensors()[row.source].name);
   if (format.choose_plan != nullptr) state->plan = format.choose_plan(layout, state->choose);
+  state->measured.name = row.name;
+  state->measured.optimizer = row.method.label;
+  const bool feedback = row.method.objective.has_value();
+  if (measure_ && !feedback) state->meter = std::make_unique<LayerMeter>(state->tiles.size());
 
   auto job = std::make_unique<Job>();
   // Allocated when the row's turn comes, on a worker: next_job() runs under the scheduler's lock.
@@ -124,50 +109,88 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
                            }
                          }});
   const int passes = state->plan.passes;
-  const bool fused = passes > 0 && state->plan.fused;
+  const bool fused = passes > 0 && state->plan.fused && !feedback;
   const auto sweeps = static_cast<uint64_t>(passes + (fused ? 0 : 1));
-  const auto advance = [this, &row, state, sweeps](const formats::Tile& tile) {
-    const uint64_t elements = static_cast<uint64_t>(row.layout->total_rows() * row.layout->cols);
-    if (elements == 0) return;
-    const double share = static_cast<double>(tile.rows * tile.cols) / static_cast<double>(elements);
-    const auto bytes = static_cast<uint64_t>(share * static_cast<double>(row.bytes_in) / static_cast<double>(sweeps));
-    state->counted += bytes;
-    bytes_done_ += bytes;
-  };
   for (int pass = 0; pass < passes; ++pass) {
     Stage& stage = job->stages.emplace_back();
     const bool encodes = fused && pass == passes - 1;
     stage.tiles = state->tiles.size();
-    stage.run = [this, &row, state, pass, encodes, advance](size_t tile, size_t worker) {
-      const formats::Tile values = load_tile(row, *state, tile, scratch_[worker]);
+    stage.run = [this, &row, state, pass, encodes, sweeps](size_t tile, size_t worker) {
+      const RowTimer timer(state->nanoseconds);
+      const formats::Tile values = load_rows(row, *state, state->tiles[tile], scratch_[worker]);
       if (row.layout->format->observe(*row.layout, state->choose, pass, values, state->stats.data(), state->parameters))
         state->non_finite = true;
-      if (encodes) encode_tile(row, *state, values, scratch_[worker]);
-      advance(values);
+      if (encodes) {
+        encode_tile(row, *state, values, scratch_[worker]);
+        measure(row, *state, tile, values, scratch_[worker]);
+      }
+      advance(row, *state, values.rows, sweeps);
     };
-    if (format.finish != nullptr && !encodes)
+    const bool reduces = format.finish != nullptr && !(state->plan.fused && pass == passes - 1);
+    if (reduces)
       stage.finish = [&row, state, pass] {
         row.layout->format->finish(*row.layout, state->choose, pass, state->stats.data(), state->parameters);
       };
   }
+  if (feedback) {
+    append_feedback(row, state, *job);
+    return job;
+  }
   if (!fused)
     job->stages.push_back(
-        {.tiles = state->tiles.size(), .run = [this, &row, state, advance](size_t tile, size_t worker) {
-           const formats::Tile values = load_tile(row, *state, tile, scratch_[worker]);
+        {.tiles = state->tiles.size(), .run = [this, &row, state, sweeps](size_t tile, size_t worker) {
+           const RowTimer timer(state->nanoseconds);
+           const formats::Tile values = load_rows(row, *state, state->tiles[tile], scratch_[worker]);
            encode_tile(row, *state, values, scratch_[worker]);
-           advance(values);
+           measure(row, *state, tile, values, scratch_[worker]);
+           advance(row, *state, values.rows, sweeps);
          }});
-  job->stages.push_back({.tiles = 0, .run = {}, .finish = [this, &row, state, index] {
-                           write_parameters(row, state->parameters);
-                           bytes_done_ += row.bytes_in - std::min<uint64_t>(row.bytes_in, state->counted);
-                           if (state->non_finite) warn(row.name + ": the source holds values that are not finite");
-                           row_finished(index);
-                         }});
+  append_end(row, state, *job);
   return job;
 }
 
-formats::Tile Pipeline::load_tile(const PlanRow& row, const State& state, size_t index, Scratch& scratch) {
-  const formats::RowRange range = state.tiles[index];
+void Pipeline::append_end(const PlanRow& row, const std::shared_ptr<State>& state, Job& job) {
+  job.stages.push_back({.tiles = 0, .run = {}, .finish = [this, &row, state] {
+                          write_parameters(row, state->parameters);
+                          bytes_done_ += row.bytes_in - std::min<uint64_t>(row.bytes_in, state->counted);
+                          if (state->non_finite) warn(row.name + ": the source holds values that are not finite");
+                          if (state->meter) {
+                            state->measured.errors = state->meter->result();
+                            state->measured.seconds = static_cast<double>(state->nanoseconds) * 1e-9;
+                            const std::scoped_lock lock(mutex_);
+                            measured_.push_back(std::move(state->measured));
+                          }
+                          row_finished(static_cast<size_t>(&row - plan_.rows.data()));
+                        }});
+}
+
+void Pipeline::advance(const PlanRow& row, State& state, int64_t rows, uint64_t sweeps) {
+  const int64_t total = row.layout->total_rows();
+  if (total == 0) return;
+  const double share = static_cast<double>(rows) / static_cast<double>(total);
+  const auto bytes = static_cast<uint64_t>(share * static_cast<double>(row.bytes_in) / static_cast<double>(sweeps));
+  state.counted += bytes;
+  bytes_done_ += bytes;
+}
+
+void Pipeline::measure(const PlanRow& row, State& state, size_t index, const formats::Tile& tile, Scratch& scratch) {
+  if (!state.meter) return;
+  const formats::Layout& layout = *row.layout;
+  const auto count = static_cast<size_t>(tile.rows * layout.cols);
+  std::vector<float> source(count), decoded(count);
+  const formats::Tile floats = formats::float_tile(tile, source);
+  assert(floats.data == source.data());
+  layout.format->decode(layout, state.parameters, tile.row0, tile.rows, 0, layout.cols, scratch.codes.data(),
+                        decoded.data(), layout.cols);
+  if (layout.transformed) {  // errors are those of the weight, not of what its codes stand for
+    layout.format->transform(layout, source.data(), tile.rows, true);
+    layout.format->transform(layout, decoded.data(), tile.rows, true);
+  }
+  state.meter->add(index, static_cast<const float*>(floats.data), decoded.data(), count);
+}
+
+formats::Tile Pipeline::load_rows(const PlanRow& row, const State& state, const formats::RowRange& range,
+                                  Scratch& scratch) {
   const formats::Layout& layout = *row.layout;
   formats::Tile tile{.row0 = range.row0, .rows = range.rows, .col0 = 0, .cols = layout.cols, .row_stride = layout.cols};
   if (row.action == Action::reencode) {
@@ -270,6 +293,11 @@ void Pipeline::warn(std::string text) {
 std::vector<std::string> Pipeline::take_warnings() {
   const std::scoped_lock lock(mutex_);
   return std::move(warnings_);
+}
+
+std::vector<MeasuredLayer> Pipeline::take_measured() {
+  const std::scoped_lock lock(mutex_);
+  return std::move(measured_);
 }
 
 }  // namespace mezzotint::convert

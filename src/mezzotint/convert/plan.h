@@ -7,6 +7,7 @@
 
 #include "mezzotint/checkpoint/model.h"
 #include "mezzotint/convert/calibration/calibration.h"
+#include "mezzotint/convert/optimizers/method.h"
 #include "mezzotint/convert/options.h"
 #include "mezzotint/io/writer.h"
 
@@ -35,7 +36,8 @@ struct PlanRow {
   size_t source = 0;      ///< source tensor: the weight (or the tensor itself)
   size_t layer = checkpoint::Model::npos;       ///< source layer, if it is quantized
   std::optional<formats::Layout> layout;        ///< of the output, for keep_codes, encode and reencode
-  int effort = 0;                               ///< of choosing its parameters (formats::ChooseOptions)
+  int effort = 0;                               ///< asked for: that of the run, or 0
+  Method method;                                ///< of finding parameters and codes, where they are
   const LayerStatistics* statistics = nullptr;  ///< of the layer's inputs, in Plan::calibration
   std::optional<float> input_scale;             ///< activation scale from them, to be stored
   size_t output = 0;  ///< first output tensor (weight); layout.tensors follow one another, then marker, input_scale

@@ -5,6 +5,7 @@
 #include "mezzotint/base/version.h"
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/suffixes.h"
+#include "mezzotint/convert/pipeline.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/tiles.h"
 #include "mezzotint/formats/driver.h"
@@ -40,15 +41,17 @@ io::Metadata output_metadata(const Plan& plan, const checkpoint::Model& model,
 
 /// What the pipeline holds at once: a tile for every thread, and the state of the rows in work.
 uint64_t buffer_bytes(const Plan& plan, const checkpoint::Model& model) {
-  uint64_t tile = 0, state = 0;
+  uint64_t tile = 0, state = 0, feedback = 0;
+  const uint64_t in_memory = Pipeline::objective_memory(plan.options.max_memory);
   const uint64_t tile_bytes = tile_bytes_for(plan.options.max_memory, plan.threads);
   for (const PlanRow& row : plan.rows) {
     if (row.action == Action::drop) continue;
     tile = std::max(tile, tile_shape(model, row, tile_bytes).total());
     state = std::max(state, state_bytes(model, row));
+    feedback = std::max(feedback, Pipeline::feedback_bytes(row, static_cast<size_t>(plan.threads), in_memory));
   }
   const auto threads = static_cast<uint64_t>(plan.threads);
-  return threads * tile + (threads + 1) * state;
+  return threads * tile + Pipeline::window(plan, plan.threads) * state + feedback;
 }
 
 }  // namespace

@@ -81,6 +81,7 @@ const std::vector<Field>& fields() {
        }},
       field("seed", &ConvertOptions::seed),
       field("effort", &ConvertOptions::effort),
+      field("optimizer", &ConvertOptions::optimizer),
       field("calibration", &ConvertOptions::calibration_fingerprint),
       field("input_scale", &ConvertOptions::input_scale),
   };

@@ -53,7 +53,7 @@ uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row) {
   if (row.layout) {
     bytes += parameter_bytes(*row.layout);
     const auto choose_plan = row.layout->format->choose_plan;
-    if (choose_plan != nullptr) bytes += choose_plan(*row.layout, {.effort = row.effort}).stats * sizeof(float);
+    if (choose_plan != nullptr) bytes += choose_plan(*row.layout, {.effort = row.method.effort}).stats * sizeof(float);
   }
   if (row.action == Action::reencode) {
     const checkpoint::Layer& layer = model.layers()[row.layer];

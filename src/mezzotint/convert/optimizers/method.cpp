@@ -1,0 +1,83 @@
+#include "mezzotint/convert/optimizers/method.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "mezzotint/base/error.h"
+
+namespace mezzotint::convert {
+namespace {
+
+// Wider layers are cut at effort 2: the Hessian of 14336 inputs alone takes longer than the rest of its block.
+constexpr int64_t kWide = 8192, kSegment = 4096;
+constexpr int kSweeps = 2;
+// "Learned rounding" of the field: rank of the subspace (converter.md 3.2).
+constexpr double kSubspaceShare = 0.2;
+constexpr int64_t kSubspaceLeast = 256, kSubspaceMost = 1280;
+// algorithms.md 6.2 and 6.4.
+constexpr double kDampingProxy = 0.3, kDampingSubspace = 0.01, kDampingMany = 0.01, kDampingFew = 0.05;
+
+int64_t subspace_rank(const formats::Layout& layout) {
+  const int64_t side = std::min(layout.rows, layout.cols);
+  const auto share = static_cast<int64_t>(kSubspaceShare * static_cast<double>(side));
+  return std::min(side, std::clamp(share, kSubspaceLeast, kSubspaceMost));
+}
+
+}  // namespace
+
+const std::vector<OptimizerName>& optimizer_names() {
+  static const std::vector<OptimizerName> names = {
+      {"plain", "absmax scales, each weight to its nearest code"},
+      {"search", "scales with the least squared error, each weight to its nearest code"},
+      {"ldlq", "rounding with error feedback; what matters is guessed from the weights, or known from --calibration"},
+      {"gptq", "another name of ldlq, which is the same thing computed with one factor and no inverse"},
+      {"learned",
+       "the objective of learned rounding (error within the leading singular vectors), solved by ldlq and coordinate "
+       "descent"}};
+  return names;
+}
+
+Method choose_method(std::string_view optimizer, int effort, const formats::Layout& layout,
+                     const LayerStatistics* statistics) {
+  if (optimizer.empty())
+    optimizer = effort >= 2 ? "ldlq" : effort == 1 ? "search" : "plain";
+  else if (std::none_of(optimizer_names().begin(), optimizer_names().end(),
+                        [&](const OptimizerName& entry) { return entry.name == optimizer; }))
+    throw Error({.name = "bad-option",
+                 .problem = fmt::format("there is no optimizer '{}'", optimizer),
+                 .advice = "The names: plain, search, ldlq, gptq, learned."});
+  Method method;
+  method.label = std::string(optimizer);
+  if (!layout.format->quantized) return {.label = "plain"};
+  if (optimizer == "plain") return method;
+  method.effort = std::min(effort, 2);
+  if (optimizer == "search") {
+    method.effort = std::max(method.effort, 1);
+    return method;
+  }
+  method.effort = 2;
+  ObjectiveOptions objective;
+  if (optimizer == "learned") {
+    objective.moments = Moments::subspace;
+    objective.subspace = subspace_rank(layout);
+    objective.damping = kDampingSubspace;
+    objective.sweeps = kSweeps;
+  } else if (statistics != nullptr && statistics->has_gram) {
+    objective.moments = Moments::inputs;
+    objective.damping = statistics->tokens >= 2 * static_cast<uint64_t>(layout.cols) ? kDampingMany : kDampingFew;
+    method.label += ", calibrated";
+  } else {
+    objective.moments = Moments::weights;
+    objective.damping = kDampingProxy;
+  }
+  if (effort >= 3 && optimizer != "learned") {
+    objective.sweeps = kSweeps;
+    method.label += fmt::format(" + {} sweeps", kSweeps);
+  }
+  if (effort < 3 && layout.cols > kWide) objective.segment = kSegment;
+  method.objective = objective;
+  return method;
+}
+
+}  // namespace mezzotint::convert

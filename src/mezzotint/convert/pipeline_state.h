@@ -1,0 +1,62 @@
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "mezzotint/convert/optimizers/objective.h"
+#include "mezzotint/convert/pipeline.h"
+#include "mezzotint/formats/driver.h"
+
+/// What pipeline.cpp and pipeline_feedback.cpp share.
+namespace mezzotint::convert {
+
+/// Makes room for `size` elements, no more; what is in there is lost.
+template <class T>
+void make_room(std::vector<T>& buffer, size_t size) {
+  if (buffer.size() >= size) return;
+  buffer = {};  // first, so that the old and the new one are never held together
+  buffer.resize(size);
+}
+
+/// What a row holds while it is encoded.
+struct Pipeline::State {
+  TileShape shape;
+  std::vector<formats::RowRange> tiles;
+  formats::Parameters parameters;         // of the output
+  formats::Parameters source_parameters;  // of a quantized source
+  std::vector<float> source_factors;      // smoothing factors of a quantized source
+  std::vector<float> stats;
+  formats::ChooseOptions choose;
+  formats::ChoosePlan plan{.passes = 0};
+  Rounding rounding;
+  std::atomic<bool> non_finite{false};
+  std::atomic<uint64_t> counted{0};  // of the row's bytes, in the progress
+  std::atomic<int64_t> nanoseconds{0};
+
+  // Rounding with feedback.
+  std::vector<formats::RowRange> strips;
+  std::unique_ptr<Objective> objective;  // of the expert in work
+  io::platform::File scratch;
+  std::vector<FeedbackSums> sums;  // by strip
+  std::vector<float> moments;      // X'X / T of a rotated layer, rotated
+  bool undamped = false;           // an expert's Hessian could not be factored
+
+  std::unique_ptr<LayerMeter> meter;
+  MeasuredLayer measured;
+};
+
+/// Adds the time until its end to a state.
+class RowTimer {
+ public:
+  explicit RowTimer(std::atomic<int64_t>& sum) : sum_(sum), start_(std::chrono::steady_clock::now()) {}
+  ~RowTimer() {
+    sum_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::atomic<int64_t>& sum_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace mezzotint::convert
