@@ -147,11 +147,17 @@ class Finder {
       result_.mends.push_back(
           {"--calibration FILE", "rounds so that what the layers put out changes least, from recorded activations"});
     if (report_.bytes_out > 0)
-      result_.mends.push_back({fmt::format("--target-size {}MB", larger_size()),
+      result_.mends.push_back({"--target-size " + larger_size(),
                                "mixes formats and spends a tenth more bytes where they lower the error most"});
   }
 
-  uint64_t larger_size() const { return std::max<uint64_t>(1, report_.bytes_out / 10 * 11 / 1'000'000); }
+  // A tenth more, in a unit that leaves at least three digits.
+  std::string larger_size() const {
+    const uint64_t bytes = report_.bytes_out / 10 * 11;
+    return bytes >= 100'000'000 ? fmt::format("{}MB", bytes / 1'000'000)
+           : bytes >= 100'000   ? fmt::format("{}kB", bytes / 1000)
+                                : fmt::format("{}", bytes);
+  }
 
   void warn(std::string text, std::string mend) { result_.warnings.push_back({std::move(text), std::move(mend)}); }
 
