@@ -127,6 +127,9 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
   for (const auto& [optimizer, summary] : convert::optimizer_names())
     optimizers += fmt::format("{}{} ({})", optimizers.ends_with(": ") ? "" : "; ", optimizer, summary);
   group(app.add_option("--optimizer", a.optimizer, optimizers), how)->type_name("NAME");
+  group(app.add_flag("--no-bias-correction", a.no_bias_correction,
+                     "Leave biases alone although --calibration tells what rounding does to mean outputs"),
+        how);
   group(app.add_option("--max-memory", a.max_memory, "Bound of the buffers. Default: 1GiB"), how)->type_name("SIZE");
   group(app.add_option("--max-shard-size", a.max_shard_size,
                        "Split the output into files of at most this size and an "
@@ -161,6 +164,7 @@ convert::ConvertOptions read_options(const ConversionArguments& a) {
   }
   if (a.seed) options.seed = *a.seed;
   if (a.effort) options.effort = *a.effort;
+  if (a.no_bias_correction) options.no_bias_correction = true;
   if (a.optimizer) options.optimizer = *a.optimizer;
   if (!a.calibration.empty()) options.calibration = a.calibration;
   if (a.input_scale) options.input_scale = *a.input_scale;

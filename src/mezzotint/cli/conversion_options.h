@@ -16,7 +16,7 @@ struct ConversionArguments {
       input_scale, optimizer;
   std::vector<std::string> include, exclude, drop, calibration;
   std::string layer_config, recipe;
-  bool fullmatch = false, full_precision_matrix_mult = false;
+  bool fullmatch = false, full_precision_matrix_mult = false, no_bias_correction = false;
   std::optional<uint64_t> seed;
   std::optional<int> effort;
   int threads = 0;

@@ -12,7 +12,7 @@ namespace mezzotint::cli {
 namespace {
 
 constexpr auto kBarInterval = std::chrono::milliseconds(100);
-constexpr auto kLineInterval = std::chrono::seconds(5);
+constexpr auto kLineInterval = std::chrono::seconds(2);
 constexpr int kWidestBar = 24;
 
 }  // namespace
@@ -24,14 +24,18 @@ ProgressDisplay::~ProgressDisplay() {
   clear();
 }
 
-void ProgressDisplay::update(uint64_t bytes_done, uint64_t bytes_total, std::string_view current) {
+void ProgressDisplay::update(uint64_t bytes_done, uint64_t bytes_total, std::string_view current,
+                             std::optional<double> share_done) {
   if (quiet_) return;
+  const double of_bytes = bytes_total > 0 ? static_cast<double>(bytes_done) / static_cast<double>(bytes_total) : 1;
+  const double fraction = share_done.value_or(of_bytes);
   const auto now = Clock::now();
   const bool first = !started_;
   if (first) {
     started_ = true;
     start_ = now;
     first_ = bytes_done;
+    first_share_ = fraction;
   }
   // The bar is there from the start; lines only come for runs that take a while.
   if (!(first && terminal_) &&
@@ -40,9 +44,8 @@ void ProgressDisplay::update(uint64_t bytes_done, uint64_t bytes_total, std::str
   last_ = now;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double rate = seconds > 0 ? static_cast<double>(bytes_done - first_) / seconds : 0;
-  const double fraction = bytes_total > 0 ? static_cast<double>(bytes_done) / static_cast<double>(bytes_total) : 1;
-  const std::string left =
-      rate > 0 ? duration_text(static_cast<double>(bytes_total - std::min(bytes_done, bytes_total)) / rate) : "?";
+  const double shares = fraction - first_share_;
+  const std::string left = shares > 0 ? duration_text(seconds / shares * std::max(1 - fraction, 0.0)) : "?";
   const std::string numbers = fmt::format("{:3.0f}% {} of {}, {:.0f} MB/s, {} left", 100 * fraction,
                                           size_text(bytes_done), size_text(bytes_total), rate / 1e6, left);
   if (terminal_)

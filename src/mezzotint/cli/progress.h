@@ -1,6 +1,7 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -16,7 +17,9 @@ class ProgressDisplay {
   ProgressDisplay& operator=(const ProgressDisplay&) = delete;
 
   /// Called as often as anyone likes; draws at most ten times a second.
-  void update(uint64_t bytes_done, uint64_t bytes_total, std::string_view current);
+  /// `share_done` is of the work, where that does not go with the bytes.
+  void update(uint64_t bytes_done, uint64_t bytes_total, std::string_view current,
+              std::optional<double> share_done = std::nullopt);
   /// Takes the bar away, so that other lines can be printed.
   void clear();
 
@@ -28,6 +31,7 @@ class ProgressDisplay {
   bool quiet_, terminal_, drawn_ = false, started_ = false;
   Clock::time_point start_, last_;
   uint64_t first_ = 0;  ///< bytes that were done at the first update (a resumed run), left out of the rate
+  double first_share_ = 0;
 };
 
 }  // namespace mezzotint::cli

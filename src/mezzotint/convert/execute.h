@@ -13,6 +13,7 @@ namespace mezzotint::convert {
 struct Progress {
   uint64_t bytes_done = 0;  ///< of the input
   uint64_t bytes_total = 0;
+  double work_done = 0, work_total = 0;  ///< estimated seconds of one core (row_work): for the time left
   size_t rows_done = 0, rows_total = 0;
   std::string current;  ///< name of the row that finished last
 };

@@ -1,10 +1,11 @@
 #include "mezzotint/convert/pipeline.h"
 
 #include <algorithm>
-#include <cassert>
 
 #include "mezzotint/checkpoint/weight_values.h"
+#include "mezzotint/convert/optimizers/bias_correction.h"
 #include "mezzotint/convert/pipeline_state.h"
+#include "mezzotint/kernel/cast.h"
 #include "mezzotint/kernel/decode.h"
 
 namespace mezzotint::convert {
@@ -25,7 +26,9 @@ Pipeline::Pipeline(const Plan& plan, const checkpoint::Model& model, io::Writer&
       objective_memory_(objective_memory(plan.options.max_memory)),
       measure_(measure),
       scratch_(threads),
-      done_(plan.rows.size(), 0) {}
+      done_(plan.rows.size(), 0) {
+  for (const PlanRow& row : plan.rows) work_total_ += row_work(row).total();
+}
 
 void Pipeline::skip(const std::vector<size_t>& rows) {
   for (const size_t row : rows) {
@@ -33,6 +36,7 @@ void Pipeline::skip(const std::vector<size_t>& rows) {
     done_[row] = 1;
     ++rows_done_;
     bytes_done_ += plan_.rows[row].bytes_in;
+    work_done_ += row_work(plan_.rows[row]).total();
   }
 }
 
@@ -40,7 +44,9 @@ std::unique_ptr<Job> Pipeline::next_job() {
   for (; next_row_ < plan_.rows.size(); ++next_row_) {
     if (done_[next_row_]) continue;
     switch (plan_.rows[next_row_].action) {
+      case Action::correct:  // written with its weight
       case Action::drop:
+        work_done_ += row_work(plan_.rows[next_row_]).total();
         bytes_done_ += plan_.rows[next_row_].bytes_in;
         row_finished(next_row_);
         continue;
@@ -68,6 +74,7 @@ std::unique_ptr<Job> Pipeline::copy_job(size_t index) {
   stage.finish = [this, &row, index] {
     if (row.action == Action::keep_codes) write_parameters(row, model_.parameters(model_.layers()[row.layer]));
     bytes_done_ += row.bytes_in - model_.source().tensors()[row.source].bytes;
+    work_done_ += row_work(row).total();
     row_finished(index);
   };
   return job;
@@ -92,6 +99,7 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   if (plan_.options.rounding == Rounding::Mode::stochastic)
     state->rounding = Rounding::stochastic(plan_.options.seed, model_.source().tensors()[row.source].name);
   if (format.choose_plan != nullptr) state->plan = format.choose_plan(layout, state->choose);
+  state->work = row_work(row);
   state->measured.name = row.name;
   state->measured.optimizer = row.method.label;
   const bool feedback = row.method.objective.has_value();
@@ -102,6 +110,8 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   job->stages.push_back({.tiles = 1, .run = [this, &row, state](size_t, size_t) {
                            state->parameters = formats::new_parameters(*row.layout);
                            state->stats.assign(state->plan.stats, 0.0f);
+                           if (row.bias != checkpoint::Model::npos)
+                             state->bias_correction.resize(static_cast<size_t>(row.layout->total_rows()));
                            if (row.action == Action::reencode) {
                              const checkpoint::Layer& layer = model_.layers()[row.layer];
                              state->source_parameters = model_.parameters(layer);
@@ -110,12 +120,12 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
                          }});
   const int passes = state->plan.passes;
   const bool fused = passes > 0 && state->plan.fused && !feedback;
-  const auto sweeps = static_cast<uint64_t>(passes + (fused ? 0 : 1));
+  state->sweeps = static_cast<uint64_t>(passes + (fused ? 0 : 1));
   for (int pass = 0; pass < passes; ++pass) {
     Stage& stage = job->stages.emplace_back();
     const bool encodes = fused && pass == passes - 1;
     stage.tiles = state->tiles.size();
-    stage.run = [this, &row, state, pass, encodes, sweeps](size_t tile, size_t worker) {
+    stage.run = [this, &row, state, pass, encodes](size_t tile, size_t worker) {
       const RowTimer timer(state->nanoseconds);
       const formats::Tile values = load_rows(row, *state, state->tiles[tile], scratch_[worker]);
       if (row.layout->format->observe(*row.layout, state->choose, pass, values, state->stats.data(), state->parameters))
@@ -124,7 +134,7 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
         encode_tile(row, *state, values, scratch_[worker]);
         measure(row, *state, tile, values, scratch_[worker]);
       }
-      advance(row, *state, values.rows, sweeps);
+      advance(row, *state, values.rows);
     };
     const bool reduces = format.finish != nullptr && !(state->plan.fused && pass == passes - 1);
     if (reduces)
@@ -137,14 +147,13 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
     return job;
   }
   if (!fused)
-    job->stages.push_back(
-        {.tiles = state->tiles.size(), .run = [this, &row, state, sweeps](size_t tile, size_t worker) {
-           const RowTimer timer(state->nanoseconds);
-           const formats::Tile values = load_rows(row, *state, state->tiles[tile], scratch_[worker]);
-           encode_tile(row, *state, values, scratch_[worker]);
-           measure(row, *state, tile, values, scratch_[worker]);
-           advance(row, *state, values.rows, sweeps);
-         }});
+    job->stages.push_back({.tiles = state->tiles.size(), .run = [this, &row, state](size_t tile, size_t worker) {
+                             const RowTimer timer(state->nanoseconds);
+                             const formats::Tile values = load_rows(row, *state, state->tiles[tile], scratch_[worker]);
+                             encode_tile(row, *state, values, scratch_[worker]);
+                             measure(row, *state, tile, values, scratch_[worker]);
+                             advance(row, *state, values.rows);
+                           }});
   append_end(row, state, *job);
   return job;
 }
@@ -152,6 +161,9 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
 void Pipeline::append_end(const PlanRow& row, const std::shared_ptr<State>& state, Job& job) {
   job.stages.push_back({.tiles = 0, .run = {}, .finish = [this, &row, state] {
                           write_parameters(row, state->parameters);
+                          if (row.bias != checkpoint::Model::npos)
+                            write_bias(plan_.rows[row.bias], state->bias_correction);
+                          work_done_ += std::max(0.0, state->work.total() - state->work_counted);
                           bytes_done_ += row.bytes_in - std::min<uint64_t>(row.bytes_in, state->counted);
                           if (state->non_finite) warn(row.name + ": the source holds values that are not finite");
                           if (state->meter) {
@@ -164,29 +176,51 @@ void Pipeline::append_end(const PlanRow& row, const std::shared_ptr<State>& stat
                         }});
 }
 
-void Pipeline::advance(const PlanRow& row, State& state, int64_t rows, uint64_t sweeps) {
+void Pipeline::advance(const PlanRow& row, State& state, int64_t rows) {
   const int64_t total = row.layout->total_rows();
   if (total == 0) return;
   const double share = static_cast<double>(rows) / static_cast<double>(total);
-  const auto bytes = static_cast<uint64_t>(share * static_cast<double>(row.bytes_in) / static_cast<double>(sweeps));
+  const auto bytes =
+      static_cast<uint64_t>(share * static_cast<double>(row.bytes_in) / static_cast<double>(state.sweeps));
   state.counted += bytes;
   bytes_done_ += bytes;
+  count_work(state, share * state.work.bytes / static_cast<double>(state.sweeps));
+}
+
+void Pipeline::count_work(State& state, double seconds) {
+  state.work_counted += seconds;
+  work_done_ += seconds;
 }
 
 void Pipeline::measure(const PlanRow& row, State& state, size_t index, const formats::Tile& tile, Scratch& scratch) {
-  if (!state.meter) return;
+  const bool corrects = !state.bias_correction.empty();
+  if (!state.meter && !corrects) return;
   const formats::Layout& layout = *row.layout;
   const auto count = static_cast<size_t>(tile.rows * layout.cols);
   std::vector<float> source(count), decoded(count);
-  const formats::Tile floats = formats::float_tile(tile, source);
-  assert(floats.data == source.data());
+  formats::float_tile(tile, source);
   layout.format->decode(layout, state.parameters, tile.row0, tile.rows, 0, layout.cols, scratch.codes.data(),
                         decoded.data(), layout.cols);
   if (layout.transformed) {  // errors are those of the weight, not of what its codes stand for
     layout.format->transform(layout, source.data(), tile.rows, true);
     layout.format->transform(layout, decoded.data(), tile.rows, true);
   }
-  state.meter->add(index, static_cast<const float*>(floats.data), decoded.data(), count);
+  if (corrects)
+    bias_correction(source.data(), decoded.data(), tile.rows, layout.cols, layout.cols,
+                    row.statistics->channel_mean.data(), state.bias_correction.data() + tile.row0);
+  if (state.meter) state.meter->add(index, source.data(), decoded.data(), count);
+}
+
+void Pipeline::write_bias(const PlanRow& bias, const std::vector<float>& correction) {
+  const io::TensorInfo& info = model_.source().tensors()[bias.source];
+  std::vector<std::byte> bytes(info.bytes);
+  model_.source().read(bias.source, 0, bytes.data(), bytes.size());
+  const auto count = static_cast<int64_t>(correction.size());
+  std::vector<float> values(correction.size());
+  kernel::cast({bytes.data(), info.dtype, 1, count, count}, DType::f32, values.data(), count);
+  for (size_t i = 0; i < values.size(); ++i) values[i] += correction[i];
+  kernel::cast({values.data(), DType::f32, 1, count, count}, info.dtype, bytes.data(), count);
+  writer_.write(bias.output, 0, bytes.data(), bytes.size());
 }
 
 formats::Tile Pipeline::load_rows(const PlanRow& row, const State& state, const formats::RowRange& range,
@@ -279,6 +313,8 @@ Progress Pipeline::progress() const {
   Progress now;
   now.bytes_done = std::min<uint64_t>(bytes_done_.load(), plan_.bytes_in);
   now.bytes_total = plan_.bytes_in;
+  now.work_done = std::min(work_done_.load(), work_total_);
+  now.work_total = work_total_;
   now.rows_done = rows_done_;
   now.rows_total = plan_.rows.size();
   now.current = current_;

@@ -54,10 +54,12 @@ class Pipeline {
   /// The rows as observe and encode want them, in the scratch.
   formats::Tile load_rows(const PlanRow& row, const State& state, const formats::RowRange& range, Scratch& scratch);
   void encode_tile(const PlanRow& row, const State& state, const formats::Tile& tile, Scratch& scratch);
-  /// Compares a tile with its codes, which encode_tile left in the scratch.
+  /// Compares a tile with its codes, which encode_tile left in the scratch: for the report and for the bias.
   void measure(const PlanRow& row, State& state, size_t index, const formats::Tile& tile, Scratch& scratch);
+  void write_bias(const PlanRow& bias, const std::vector<float>& correction);
+  void count_work(State& state, double seconds);
   /// Counts a share of the row as done: some rows of one of its sweeps.
-  void advance(const PlanRow& row, State& state, int64_t rows, uint64_t sweeps);
+  void advance(const PlanRow& row, State& state, int64_t rows);
   void append_end(const PlanRow& row, const std::shared_ptr<State>& state, Job& job);
 
   // pipeline_feedback.cpp
@@ -80,6 +82,8 @@ class Pipeline {
   std::vector<char> done_;        // by row
   size_t next_row_ = 0;
   std::atomic<uint64_t> bytes_done_{0};
+  std::atomic<double> work_done_{0};
+  double work_total_ = 0;
   std::atomic<uint64_t> unsynced_{0};
   std::mutex sync_mutex_;
   mutable std::mutex mutex_;  // guards the next four

@@ -81,6 +81,7 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
     const formats::Tile tile = load_rows(row, *state, {expert * layout.rows + row0, rows}, scratch_[worker]);
     const formats::Tile floats = formats::float_tile(tile, scratch_[worker].floats);
     std::copy_n(static_cast<const float*>(floats.data), rows * layout.cols, out);
+    count_work(*state, state->work.moments * static_cast<double>(rows) / static_cast<double>(layout.total_rows()));
   };
   source.moments = [this, &row, state, &layout](int64_t row0, int64_t rows, float* out) {
     if (!state->moments.empty())
@@ -93,8 +94,8 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
     const auto path = std::filesystem::path(plan_.output).concat(fmt::format(".{}.scratch", row.output));
     state->scratch = io::platform::File::open_write(path, true);
     io::platform::remove(path);  // it lives as long as it is open
-    state->scratch.resize(0);
   }
+  if (state->scratch.is_open()) state->scratch.resize(0);  // tiles start as zeros
   state->objective = std::make_unique<Objective>(std::move(source), *row.method.objective, scratch_.size(),
                                                  state->scratch.is_open() ? &state->scratch : nullptr);
   state->objective->append_stages(job, [this, &row, state, &job, expert] {
@@ -103,6 +104,7 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
     for (size_t i = 0; i < state->strips.size(); ++i)
       if (state->strips[i].row0 / matrix.rows == expert) strips->push_back(i);
     state->undamped |= state->objective->damping() == 0;
+    count_work(*state, state->work.factor / static_cast<double>(matrix.experts));
     job.stages.push_back({.tiles = strips->size(),
                           .run = [this, &row, state, strips](
                                      size_t i, size_t worker) { round_strip(row, *state, (*strips)[i], worker); },
@@ -126,7 +128,8 @@ void Pipeline::round_strip(const PlanRow& row, State& state, size_t index, size_
     encode_tile(row, state, tile, scratch);
   }
   measure(row, state, index, tile, scratch);
-  advance(row, state, tile.rows, 1);
+  advance(row, state, tile.rows);
+  count_work(state, state.work.rounding * static_cast<double>(tile.rows) / static_cast<double>(layout.total_rows()));
 }
 
 void Pipeline::finish_feedback(const PlanRow& row, const std::shared_ptr<State>& state, Job& job) {

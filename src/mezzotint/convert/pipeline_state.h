@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "mezzotint/convert/methods.h"
 #include "mezzotint/convert/optimizers/objective.h"
 #include "mezzotint/convert/pipeline.h"
 #include "mezzotint/formats/driver.h"
@@ -31,8 +32,12 @@ struct Pipeline::State {
   formats::ChoosePlan plan{.passes = 0};
   Rounding rounding;
   std::atomic<bool> non_finite{false};
+  uint64_t sweeps = 1;               // over the weight
   std::atomic<uint64_t> counted{0};  // of the row's bytes, in the progress
   std::atomic<int64_t> nanoseconds{0};
+  RowWork work;
+  std::atomic<double> work_counted{0};
+  std::vector<float> bias_correction;  // by row of the weight
 
   // Rounding with feedback.
   std::vector<formats::RowRange> strips;

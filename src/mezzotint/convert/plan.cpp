@@ -13,6 +13,7 @@
 #include "mezzotint/convert/calibration/use.h"
 #include "mezzotint/convert/components.h"
 #include "mezzotint/convert/detect.h"
+#include "mezzotint/convert/methods.h"
 #include "mezzotint/convert/plan_output.h"
 #include "mezzotint/convert/regex.h"
 #include "mezzotint/convert/rules.h"
@@ -457,20 +458,6 @@ class Planner {
   std::vector<std::pair<std::string, std::string>> carried_;
 };
 
-void choose_methods(Plan& plan) {
-  const ConvertOptions& options = plan.options;
-  for (PlanRow& row : plan.rows) {
-    if (row.action != Action::encode && row.action != Action::reencode) continue;
-    const bool simple = row.effort == 0 && options.effort > 0;
-    row.method = choose_method(simple ? "plain" : options.optimizer, row.effort, *row.layout, row.statistics);
-    if (!row.method.objective || options.rounding == Rounding::Mode::nearest_even) continue;
-    throw Error({.name = "bad-option",
-                 .problem = "stochastic rounding leaves nothing for an optimizer to decide",
-                 .found = fmt::format("--rounding stochastic with the optimizer {}", row.method.label),
-                 .advice = "Give --optimizer plain or search, or --effort 1."});
-  }
-}
-
 }  // namespace
 
 Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& output, const ConvertOptions& options,
@@ -483,7 +470,7 @@ Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& outp
   Planner planner(plan, model);
   planner.run();
   use_calibration(plan, model);
-  choose_methods(plan);
+  choose_methods(plan, model);
   lay_out_output(plan, model, planner.carried_);
   estimate(plan, model);
   return plan;

@@ -20,6 +20,7 @@ enum class Action : uint8_t {
   keep_codes,  ///< a quantized layer already in the target format: codes untouched, parameters and markers put in order
   encode,      ///< float weight -> format (quantized or plain)
   reencode,    ///< quantized weight -> float32 -> format
+  correct,     ///< a bias that changes with its layer's weight (bias_correction.h)
   drop,        ///< asked for by --drop, or a marker or scale that has no layer any more
 };
 std::string_view name(Action action);
@@ -39,6 +40,7 @@ struct PlanRow {
   int effort = 0;                               ///< asked for: that of the run, or 0
   Method method;                                ///< of finding parameters and codes, where they are
   const LayerStatistics* statistics = nullptr;  ///< of the layer's inputs, in Plan::calibration
+  size_t bias = checkpoint::Model::npos;        ///< row of the bias that this row corrects and writes
   std::optional<float> input_scale;             ///< activation scale from them, to be stored
   size_t output = 0;  ///< first output tensor (weight); layout.tensors follow one another, then marker, input_scale
   bool has_marker = false;

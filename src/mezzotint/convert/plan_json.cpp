@@ -6,7 +6,7 @@
 namespace mezzotint::convert {
 
 std::string_view name(Action action) {
-  constexpr std::string_view names[] = {"copy", "keep_codes", "encode", "reencode", "drop"};
+  constexpr std::string_view names[] = {"copy", "keep_codes", "encode", "reencode", "correct", "drop"};
   return names[static_cast<size_t>(action)];
 }
 

@@ -5,6 +5,7 @@
 #include "mezzotint/base/version.h"
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/suffixes.h"
+#include "mezzotint/convert/methods.h"
 #include "mezzotint/convert/pipeline.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/tiles.h"
@@ -64,7 +65,7 @@ void lay_out_output(Plan& plan, const checkpoint::Model& model,
     plan.bytes_in += row.bytes_in;
     if (row.action == Action::drop) continue;
     row.output = plan.specs.size();
-    if (row.action == Action::copy) {
+    if (row.action == Action::copy || row.action == Action::correct) {
       add_spec(plan, row, row.stored_as.empty() ? tensors[row.source].name : row.stored_as, tensors[row.source].dtype,
                tensors[row.source].shape);
     } else {
@@ -110,8 +111,12 @@ void estimate(Plan& plan, const checkpoint::Model& model) {
     stored += row.bytes_out;
   }
   plan.bits_per_weight = elements == 0 ? 0 : 8.0 * static_cast<double>(stored) / static_cast<double>(elements);
-  plan.seconds_estimate = std::max(static_cast<double>(plan.bytes_in) / kReadBytesPerSecond,
-                                   static_cast<double>(plan.layout.total_bytes) / kWriteBytesPerSecond);
+  double work = 0;
+  for (const PlanRow& row : plan.rows)
+    if (row.action != Action::drop) work += row_work(row).total();
+  plan.seconds_estimate = std::max({static_cast<double>(plan.bytes_in) / kReadBytesPerSecond,
+                                    static_cast<double>(plan.layout.total_bytes) / kWriteBytesPerSecond,
+                                    work / static_cast<double>(plan.threads)});
 }
 
 }  // namespace mezzotint::convert

@@ -82,6 +82,7 @@ const std::vector<Field>& fields() {
       field("seed", &ConvertOptions::seed),
       field("effort", &ConvertOptions::effort),
       field("optimizer", &ConvertOptions::optimizer),
+      field("no_bias_correction", &ConvertOptions::no_bias_correction),
       field("calibration", &ConvertOptions::calibration_fingerprint),
       field("input_scale", &ConvertOptions::input_scale),
   };

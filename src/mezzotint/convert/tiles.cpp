@@ -18,7 +18,7 @@ TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_
   TileShape shape;
   const auto& info = model.source().tensors()[row.source];
   if (row.action == Action::drop) return shape;
-  if (row.action == Action::copy || row.action == Action::keep_codes) {
+  if (row.action == Action::copy || row.action == Action::correct || row.action == Action::keep_codes) {
     shape.source_bytes = std::min(tile_bytes, info.bytes);
     return shape;
   }

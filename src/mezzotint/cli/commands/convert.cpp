@@ -12,10 +12,13 @@
 #include "mezzotint/cli/model_options.h"
 #include "mezzotint/cli/plan_text.h"
 #include "mezzotint/cli/progress.h"
+#include "mezzotint/cli/report_file.h"
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/convert/execute.h"
 #include "mezzotint/convert/journal.h"
+#include "mezzotint/convert/methods.h"
 #include "mezzotint/convert/paths.h"
+#include "mezzotint/convert/report/make_report.h"
 #include "mezzotint/convert/rewrite.h"
 #include "mezzotint/io/writer.h"
 
@@ -27,6 +30,7 @@ struct Arguments {
   ConversionArguments conversion;
   BudgetArguments budget;
   OutputArguments output;
+  std::string report;
   bool dry_run = false, json = false, resume = false;
 };
 
@@ -120,8 +124,20 @@ void print_outcome(const Job& job, const convert::Outcome& outcome) {
   if (job.budget) fmt::print("{}", budget_text(*job.budget));
 }
 
-convert::Outcome execute_one(const Job& job, const Arguments& arguments, ProgressDisplay& progress, uint64_t before,
-                             uint64_t total) {
+/// What of a call's models is done.
+struct Done {
+  uint64_t bytes = 0, bytes_total = 0;
+  double seconds = 0, seconds_total = 0;  // estimated
+};
+
+double estimated_seconds(const convert::Plan& plan) {
+  double work = 0;
+  for (const auto& row : plan.rows) work += convert::row_work(row).total();
+  return work / plan.threads;
+}
+
+convert::Outcome execute_one(const Job& job, const Arguments& arguments, ProgressDisplay& progress,
+                             const Done& before) {
   const auto partial = io::partial_path(job.plan.layout.files.front().path);
   if (!arguments.resume && std::filesystem::exists(partial))
     warn(fmt::format("{} is left from an earlier run and is written anew (--resume would go on).", partial.string()));
@@ -130,22 +146,38 @@ convert::Outcome execute_one(const Job& job, const Arguments& arguments, Progres
   options.resume = arguments.resume;
   options.threads = arguments.conversion.threads;
   options.cancel = &interrupted();
-  options.progress = [&](const convert::Progress& p) { progress.update(before + p.bytes_done, total, p.current); };
+  options.measure = !arguments.report.empty();
+  options.progress = [&](const convert::Progress& p) {
+    const double share =
+        before.seconds_total > 0 ? (before.seconds + p.work_done / job.plan.threads) / before.seconds_total : 1;
+    progress.update(before.bytes + p.bytes_done, before.bytes_total, p.current, std::min(share, 1.0));
+  };
   return convert::execute(job.plan, job.model, options);
+}
+
+void report(const Job& job, const convert::Outcome& outcome, const std::string& path) {
+  convert::Report report = convert::make_report(job.plan, outcome, outcome.layers);
+  if (job.budget) report.frontier = job.budget->frontier;
+  write_report(std::move(report), path);
 }
 
 int run_convert(const Arguments& arguments) {
   const std::vector<Job> jobs = plan_jobs(arguments);
+  if (!arguments.report.empty() && jobs.size() > 1)
+    throw UsageError("--report is about one model; convert several apart.");
   if (arguments.dry_run) return dry_run(jobs, arguments.json);
   const ScopedInterrupt scoped;
   ProgressDisplay progress("converting", arguments.output.quiet);
-  uint64_t total = 0, before = 0;
-  for (const Job& job : jobs) total += job.plan.bytes_in;
+  Done done;
+  for (const Job& job : jobs) {
+    done.bytes_total += job.plan.bytes_in;
+    done.seconds_total += estimated_seconds(job.plan);
+  }
   auto results = nlohmann::ordered_json::array();
   int exit = kDone;
   for (const Job& job : jobs) {
     try {
-      const convert::Outcome outcome = execute_one(job, arguments, progress, before, total);
+      const convert::Outcome outcome = execute_one(job, arguments, progress, done);
       progress.clear();
       for (const auto& warning : outcome.warnings) warn(warning);
       if (arguments.json) results.push_back(outcome_json(job, outcome));
@@ -155,6 +187,7 @@ int run_convert(const Arguments& arguments) {
         exit = kInterrupted;
         break;
       }
+      if (!arguments.report.empty()) report(job, outcome, arguments.report);
       if (!arguments.json && !arguments.output.quiet) print_outcome(job, outcome);
     } catch (const Error& error) {  // the other models of the call can still be done
       progress.clear();
@@ -165,7 +198,8 @@ int run_convert(const Arguments& arguments) {
       say(fmt::format("error: {} [{}]", error.what(), error.name()));
       exit = kFailed;
     }
-    before += job.plan.bytes_in;
+    done.bytes += job.plan.bytes_in;
+    done.seconds += estimated_seconds(job.plan);
   }
   if (arguments.json) fmt::print("{}\n", nlohmann::ordered_json{{"results", std::move(results)}}.dump(2));
   return exit;
@@ -186,6 +220,10 @@ void add_convert(CLI::App& app, Context& context) {
   add_conversion_options(*sub, arguments->conversion);
   add_budget_options(*sub, arguments->budget);
   sub->add_flag("-n,--dry-run", arguments->dry_run, "Only say what would be done");
+  sub->add_option("--report", arguments->report,
+                  "Write a page with sizes, the error of every layer and what would mend it, and its numbers as .json "
+                  "beside it")
+      ->type_name("FILE.html");
   sub->add_flag("--resume", arguments->resume, "Go on where an interrupted run of the same command stopped");
   add_json_option(*sub, arguments->json);
   sub->callback([arguments, &context] { context.action = [arguments] { return run_convert(*arguments); }; });

@@ -43,6 +43,7 @@ Fate fate_of(Action action, bool measured) {
   switch (action) {
     case Action::copy:
     case Action::keep_codes:
+    case Action::correct:
     case Action::drop:
       return Fate::kept;
     case Action::encode:

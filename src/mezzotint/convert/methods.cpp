@@ -1,0 +1,76 @@
+#include "mezzotint/convert/methods.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "mezzotint/base/error.h"
+#include "mezzotint/checkpoint/suffixes.h"
+
+namespace mezzotint::convert {
+namespace {
+
+// Measured on one core with AVX-512 (docs/quality.md); a progress that is a little off is no harm.
+constexpr double kBytesPerSecond = 1.5e9, kOperationsPerSecond = 1.2e11;
+
+void correct_biases(Plan& plan, const checkpoint::Model& model) {
+  std::map<std::string, size_t, std::less<>> biases;
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    const PlanRow& row = plan.rows[i];
+    if (row.action == Action::copy && row.shape.size() == 1 && row.name.ends_with(".bias")) biases.emplace(row.name, i);
+  }
+  size_t corrected = 0;
+  for (PlanRow& row : plan.rows) {
+    if (row.statistics == nullptr || (row.action != Action::encode && row.action != Action::reencode)) continue;
+    const std::string layer(checkpoint::split_name(model.source().tensors()[row.source].name).first);
+    const auto found = biases.find(layer + ".bias");
+    if (found == biases.end()) continue;
+    PlanRow& bias = plan.rows[found->second];
+    const DType dtype = model.source().tensors()[bias.source].dtype;
+    const bool plain = dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
+    if (!plain || bias.shape[0] != row.layout->total_rows() || row.layout->experts != 1) continue;
+    bias.action = Action::correct;
+    bias.reason = "corrected for what rounding does to the layer's mean output";
+    row.bias = found->second;
+    ++corrected;
+  }
+  if (corrected > 0)
+    plan.notes.push_back(fmt::format("{} biases are corrected by the means of the calibration files.", corrected));
+}
+
+}  // namespace
+
+void choose_methods(Plan& plan, const checkpoint::Model& model) {
+  const ConvertOptions& options = plan.options;
+  for (PlanRow& row : plan.rows) {
+    if (row.action != Action::encode && row.action != Action::reencode) continue;
+    const bool simple = row.effort == 0 && options.effort > 0;
+    row.method = choose_method(simple ? "plain" : options.optimizer, row.effort, *row.layout, row.statistics);
+    if (!row.method.objective || options.rounding == Rounding::Mode::nearest_even) continue;
+    throw Error({.name = "bad-option",
+                 .problem = "stochastic rounding leaves nothing for an optimizer to decide",
+                 .found = fmt::format("--rounding stochastic with the optimizer {}", row.method.label),
+                 .advice = "Give --optimizer plain or search, or --effort 1."});
+  }
+  if (plan.calibration && !options.no_bias_correction) correct_biases(plan, model);
+}
+
+RowWork row_work(const PlanRow& row) {
+  RowWork work;
+  work.bytes = static_cast<double>(row.bytes_in) / kBytesPerSecond;
+  if (!row.method.objective) return work;
+  const ObjectiveOptions& options = *row.method.objective;
+  const auto rows = static_cast<double>(row.layout->total_rows()), cols = static_cast<double>(row.layout->cols);
+  const auto experts = static_cast<double>(row.layout->experts);
+  const double width = options.segment > 0 ? std::min(cols, static_cast<double>(options.segment)) : cols;
+  work.moments = rows * cols * width / kOperationsPerSecond;
+  if (options.moments == Moments::inputs) work.moments = cols * cols * 8 / kBytesPerSecond;
+  work.factor = experts * cols * width * width / 3 / kOperationsPerSecond;
+  if (options.moments == Moments::subspace)
+    work.factor += 14 * cols * cols * static_cast<double>(options.subspace) / kOperationsPerSecond;
+  work.rounding = rows * cols * width * 2 * (1 + options.sweeps) / kOperationsPerSecond;
+  return work;
+}
+
+}  // namespace mezzotint::convert
