@@ -118,7 +118,8 @@ TEST(Scheduler, ExceptionsComeOutWhereverTheyWereThrown) {
                               .run =
                                   [&, index](size_t tile, size_t) {
                                     if (where == "run" && index == 3 && tile == 1) throw std::runtime_error(where);
-                                    std::this_thread::sleep_for(std::chrono::microseconds(where == "tick" ? 5000 : 100));
+                                    std::this_thread::sleep_for(
+                                        std::chrono::microseconds(where == "tick" ? 5000 : 100));
                                     if (index > 50) ++after;
                                   },
                               .finish =
