@@ -19,7 +19,7 @@ constexpr int64_t kNibbleChunk = 512;
 
 /// codes[j] = low nibbles of values[2j] and values[2j + 1].
 [[gnu::noinline, maybe_unused]] void pack_pairs(const Byte* __restrict values, int64_t pairs, Byte* __restrict codes) {
-  const auto* pair = reinterpret_cast<const Word*>(values);
+  const Word* pair = reinterpret_cast<const Word*>(values);
   for (int64_t j = 0; j < pairs; ++j) {
     const uint32_t two = pair[j];
     codes[j] = static_cast<uint8_t>((two & 15) | (two >> 4 & 0xF0));
@@ -27,7 +27,7 @@ constexpr int64_t kNibbleChunk = 512;
 }
 [[gnu::noinline, maybe_unused]] void unpack_pairs(const Byte* __restrict codes, int64_t pairs,
                                                   Byte* __restrict values) {
-  auto* pair = reinterpret_cast<Word*>(values);
+  Word* pair = reinterpret_cast<Word*>(values);
   for (int64_t j = 0; j < pairs; ++j) {
     const uint32_t both = codes[j];
     pair[j] = static_cast<uint16_t>((both | both << 4) & 0x0F0F);

@@ -7,8 +7,10 @@
 namespace mezzotint::kernel {
 namespace {
 
-struct F32Code {
-  MEZZOTINT_SCALAR static float decode(uint32_t code) { return float_from_bits(code); }
+template <class Code>
+struct ByteElement {
+  using Stored = Byte;
+  MEZZOTINT_SCALAR static float load(uint8_t code) { return Code::decode(code); }
 };
 struct Int8Code {
   MEZZOTINT_SCALAR static float decode(uint8_t code) { return static_cast<float>(static_cast<int8_t>(code)); }
@@ -19,10 +21,11 @@ struct Int4Code {
   }
 };
 
-template <class Code, class Stored>
+template <class Element>
 [[gnu::noinline]] void run(const void* from, int64_t n, float* __restrict out) {
+  using Stored = typename Element::Stored;
   const Stored* __restrict codes = static_cast<const Stored*>(from);
-  for (int64_t i = 0; i < n; ++i) out[i] = Code::decode(codes[i]);
+  for (int64_t i = 0; i < n; ++i) out[i] = Element::load(codes[i]);
 }
 
 /// Two codes to a byte; kFirst is the shift of the nibble of the even column.
@@ -70,17 +73,17 @@ using Run = void (*)(const void*, int64_t, float*);
 Run choose(ElementCode code) {
   switch (code) {
     case ElementCode::f32:
-      return run<F32Code, Dword>;
+      return run<F32Element>;
     case ElementCode::bf16:
-      return run<Bf16, Word>;
+      return run<Bf16Element>;
     case ElementCode::f16:
-      return run<Fp16, Word>;
+      return run<F16Element>;
     case ElementCode::e4m3:
-      return run<E4m3, Byte>;
+      return run<ByteElement<E4m3>>;
     case ElementCode::e5m2:
-      return run<E5m2, Byte>;
+      return run<ByteElement<E5m2>>;
     case ElementCode::int8:
-      return run<Int8Code, Byte>;
+      return run<ByteElement<Int8Code>>;
     case ElementCode::int4:
       return run_nibbles<Int4Code, 0>;
     case ElementCode::e2m1:

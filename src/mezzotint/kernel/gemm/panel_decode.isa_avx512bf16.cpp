@@ -88,7 +88,7 @@ template <bool kHighFirst>
 }
 
 void decode_plain(ElementCode code, const Byte* codes, int64_t n, Word* out) {
-  const auto words = reinterpret_cast<const Word*>(codes);
+  const Word* const words = reinterpret_cast<const Word*>(codes);
   switch (code) {
     case ElementCode::e4m3:
       return decode_bytes(kE4m3Table, codes, n, out);
