@@ -131,7 +131,7 @@ class CodedMatrix {
     }
     const size_t width = kind_.scale == ScaleCode::f32 ? 4 : 1;
     scales_.assign(static_cast<size_t>(down * scale_stride_) * width, 0x7F);
-    for (int64_t r = 0; r < down; ++r)
+    for (int64_t r = 0; across > 0 && r < down; ++r)
       std::memcpy(scales_.data() + static_cast<size_t>(r * scale_stride_) * width,
                   width == 4 ? static_cast<const void*>(&floats[static_cast<size_t>(r * across)])
                              : &codes[static_cast<size_t>(r * across)],
