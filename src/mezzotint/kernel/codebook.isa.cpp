@@ -16,7 +16,7 @@ void pack_high(const Byte* values, int64_t cols, int64_t col0, Byte* high) {
     four = static_cast<uint8_t>((four & ~(3 << shift)) | (values[i] >> 4 & 3) << shift);
   };
   for (; i < cols && ((col0 + i) & 3) != 0; ++i) one();
-  const auto* from = reinterpret_cast<const Dword*>(values + i);
+  const Dword* from = reinterpret_cast<const Dword*>(values + i);
   Byte* to = high + ((col0 + i) >> 2);
   const int64_t quads = (cols - i) >> 2;
   for (int64_t j = 0; j < quads; ++j) {
@@ -33,7 +33,7 @@ void add_high(const Byte* high, int64_t cols, int64_t col0, Byte* values) {
   };
   for (; i < cols && ((col0 + i) & 3) != 0; ++i) one();
   const Byte* from = high + ((col0 + i) >> 2);
-  auto* to = reinterpret_cast<Dword*>(values + i);
+  Dword* to = reinterpret_cast<Dword*>(values + i);
   const int64_t quads = (cols - i) >> 2;
   for (int64_t j = 0; j < quads; ++j) {
     const uint32_t b = from[j];
