@@ -50,7 +50,7 @@ def render(report, head, rows):
     return "\n".join([
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mezzotint: demo</title>',
         f"<style>{STYLE}</style></head><body>",
-        "<h1>One checkpoint, every 8-bit format</h1>",
+        "<h1>One checkpoint, 8- and 4-bit formats</h1>",
         f"<p>{escape(report['input'])}: the names and shapes of Wan2.2 TI2V 5B, {report['blocks']} of its blocks at "
         "full width, heavy-tailed made-up weights with outlier columns from a fixed seed. Errors say how far the stored "
         "weights are from the input; they do not say how pictures look.</p>",

@@ -11,6 +11,7 @@
 #include "mezzotint/cli/table.h"
 #include "mezzotint/cli/terminal.h"
 #include "mezzotint/convert/recipe.h"
+#include "mezzotint/convert/report/command.h"
 
 namespace mezzotint::cli {
 namespace {
@@ -140,7 +141,9 @@ void print_text(const Model& model, const convert::Inspection& inspection, bool 
                inspection.comfyui_loads ? "ComfyUI loads them" : "ComfyUI cannot load all of them");
   if (!model.source().metadata().empty()) fmt::print("metadata:\n");
   print_metadata(model);
-  if (inspection.recipe) fmt::print("recipe: {}\n", *inspection.recipe);
+  if (inspection.recipe)
+    fmt::print("recipe: {}\nmade by: {}\n", *inspection.recipe,
+               convert::convert_command(*inspection.recipe, "INPUT", model.source().files().front().string()));
   for (const auto& finding : model.findings())
     if (finding.severity != checkpoint::Severity::note) {
       fmt::print("{}\n", coloured("problems were found; `mezzotint verify` lists them", Colour::yellow, stdout));
