@@ -139,7 +139,7 @@ class Finder {
     // The others are like all layers: what mends them mends all.
     if (report_.effort.value_or(0) < kMostEffort) {
       const int more = std::max(2, report_.effort.value_or(0) + 1);
-      std::string effect = "lowers the error of every layer at the same size, and takes longer";
+      std::string effect = "rounds so that what the layers put out changes less at the same size, and takes longer";
       if (report_.effort) effect += fmt::format(" (this file: {})", *report_.effort);
       result_.mends.push_back({fmt::format("--effort {}", more), std::move(effect)});
     }
