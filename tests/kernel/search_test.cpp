@@ -70,7 +70,7 @@ TEST(ScaleSearchOfBlocks, SameAtEveryLevelAndNeverBelowTheFloor) {
           fill(m, dtype, kind, rng);
           const std::vector<float> start = absmax_scales(m, dtype, block), weight = random_weights(s.cols, rng);
           Matrix blank(1, static_cast<int64_t>(start.size()), 4);
-          std::memcpy(blank.data(), start.data(), start.size() * 4);
+          if (!start.empty()) std::memcpy(blank.data(), start.data(), start.size() * 4);
           for (const ScaleSearch search : {ScaleSearch::fast, ScaleSearch::full})
             for (const float* h : {static_cast<const float*>(nullptr), weight.data()}) {
               Matrix got = same_at_every_level(blank, [&](Matrix& out) {

@@ -213,7 +213,7 @@ void decode_run(const Byte* codes, int64_t first, int64_t end, const Dword* t, O
 template <class F>
 [[gnu::always_inline]] inline void for_each_chunk(int64_t rows, int64_t cols, const Scales& scales, F&& f) {
   for (int64_t r = 0; r < rows; ++r) {
-    const auto* t = reinterpret_cast<const Dword*>(scales.data + (scales.row0 + r) * scales.stride);
+    const Dword* t = reinterpret_cast<const Dword*>(scales.data + (scales.row0 + r) * scales.stride);
     const int64_t last = scales.col0 + cols;
     for (int64_t col = scales.col0; col < last;) {
       const int64_t end = smaller((col / kChunk + 1) * kChunk, last);
