@@ -44,7 +44,8 @@ class Measure : public Conversion {
     EXPECT_TRUE(rows.fits(layout));
     rows.load();
     rows_ = rows.rows();
-    return rows.measure(layout, {.effort = ConvertOptions().effort}, {}, weight);
+    return rows.measure(layout, {.effort = choose_method("", ConvertOptions().effort, layout, nullptr).effort}, {},
+                        weight);
   }
   int64_t rows_ = 0;
 };

@@ -53,8 +53,8 @@ TEST_F(Calibrated, EveryFormatGetsTheScaleThatItsLoadersRead) {
     if (!format->writable || !layout_of(std::string(format->name), {48, 64})) continue;
     SCOPED_TRACE(format->name);
     const std::string to(format->name);
-    const RawFile without = convert(model, {.to = to});
-    const RawFile after = convert(model, {.to = to, .calibration = {path}, .no_bias_correction = true});
+    const RawFile without = convert(model, {.to = to, .effort = 0});
+    const RawFile after = convert(model, {.to = to, .effort = 0, .calibration = {path}, .no_bias_correction = true});
     expect_sound(out());
     size_t extra = 0;
     for (const auto& [name, tensor] : after.tensors) {

@@ -10,6 +10,7 @@
 #include "mezzotint/base/error.h"
 #include "mezzotint/checkpoint/verify.h"
 #include "mezzotint/convert/execute.h"
+#include "mezzotint/convert/optimizers/method.h"
 #include "mezzotint/formats/driver.h"
 #include "support/awkward.h"
 #include "support/checkpoint_file.h"
@@ -124,7 +125,8 @@ inline formats::Quantized quantized(const std::string& format, const test::RawTe
   if (rounding.mode == Rounding::Mode::stochastic) rounding = Rounding::stochastic(rounding.key, name + ".weight");
   const formats::Tile whole{
       tensor.bytes.data(), dtype_from_name(tensor.dtype).value(), 0, layout.total_rows(), 0, layout.cols, layout.cols};
-  return formats::quantize(layout, whole, {.effort = ConvertOptions().effort}, rounding, 1);
+  const int effort = choose_method("", ConvertOptions().effort, layout, nullptr).effort;
+  return formats::quantize(layout, whole, {.effort = effort}, rounding, 1);
 }
 
 inline void expect_layer(const test::RawFile& file, const std::string& name, const formats::Quantized& expected) {

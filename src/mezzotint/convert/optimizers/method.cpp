@@ -15,8 +15,20 @@ constexpr int kSweeps = 2;
 // "Learned rounding" of the field: rank of the subspace (converter.md 3.2).
 constexpr double kSubspaceShare = 0.2;
 constexpr int64_t kSubspaceLeast = 256, kSubspaceMost = 1280;
-// algorithms.md 6.2 and 6.4.
-constexpr double kDampingProxy = 0.3, kDampingSubspace = 0.01, kDampingMany = 0.01, kDampingFew = 0.05;
+// algorithms.md 6.2 and 6.4; the others by docs/quality.md. Sweeps follow the guess further than LDLQ does.
+constexpr double kDampingProxy = 0.3, kDampingSwept = 1.0, kDampingSubspace = 0.01;
+
+// More tokens, less noise in their moments.
+double damping_of(uint64_t tokens, int64_t cols) {
+  const auto inputs = static_cast<uint64_t>(cols);
+  return tokens >= 8 * inputs ? 0.003 : tokens >= 2 * inputs ? 0.01 : 0.05;
+}
+
+// Scales with the least squared error clip the largest weights. With 8-bit codes that gains a few percent of an error
+// that is small anyway, and makes the model's output much worse (docs/quality.md): only who asks for it gets it.
+bool gains_by_search(const formats::Layout& layout) {
+  return layout.row_bytes < layout.cols;
+}
 
 int64_t subspace_rank(const formats::Layout& layout) {
   const int64_t side = std::min(layout.rows, layout.cols);
@@ -41,7 +53,7 @@ const std::vector<OptimizerName>& optimizer_names() {
 Method choose_method(std::string_view optimizer, int effort, const formats::Layout& layout,
                      const LayerStatistics* statistics) {
   if (optimizer.empty())
-    optimizer = effort >= 2 ? "ldlq" : effort == 1 ? "search" : "plain";
+    optimizer = effort >= 2 ? "ldlq" : effort == 1 && gains_by_search(layout) ? "search" : "plain";
   else if (std::none_of(optimizer_names().begin(), optimizer_names().end(),
                         [&](const OptimizerName& entry) { return entry.name == optimizer; }))
     throw Error({.name = "bad-option",
@@ -51,12 +63,14 @@ Method choose_method(std::string_view optimizer, int effort, const formats::Layo
   method.label = std::string(optimizer);
   if (!layout.format->quantized) return {.label = "plain"};
   if (optimizer == "plain") return method;
-  method.effort = std::min(effort, 2);
+  // With X'X the feedback finds what matters by itself, and weighted scales are no better.
+  const bool known = statistics != nullptr && optimizer != "learned";
+  method.weighs_columns = known && (optimizer == "search" || !statistics->has_gram);
   if (optimizer == "search") {
-    method.effort = std::max(method.effort, 1);
+    method.effort = std::clamp(effort, 1, 2);
     return method;
   }
-  method.effort = 2;
+  method.effort = gains_by_search(layout) ? 2 : 0;
   ObjectiveOptions objective;
   if (optimizer == "learned") {
     objective.moments = Moments::subspace;
@@ -65,11 +79,11 @@ Method choose_method(std::string_view optimizer, int effort, const formats::Layo
     objective.sweeps = kSweeps;
   } else if (statistics != nullptr && statistics->has_gram) {
     objective.moments = Moments::inputs;
-    objective.damping = statistics->tokens >= 2 * static_cast<uint64_t>(layout.cols) ? kDampingMany : kDampingFew;
+    objective.damping = damping_of(statistics->tokens, layout.cols);
     method.label += ", calibrated";
   } else {
     objective.moments = Moments::weights;
-    objective.damping = kDampingProxy;
+    objective.damping = effort >= 3 ? kDampingSwept : kDampingProxy;
   }
   if (effort >= 3 && optimizer != "learned") {
     objective.sweeps = kSweeps;
