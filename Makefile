@@ -8,18 +8,19 @@
 #   make format       clang-format over all sources
 #   make tidy         clang-tidy over all sources (slow; needs clang-tidy)
 #   make test-peers   our output in other programs (opt-in; installs pinned peers)
+#   make test-quality what conversion costs a small trained model, against targets (opt-in; trains three, 10 minutes)
 #   make bench-peers  our speed beside torch and comfy-kitchen, one core (opt-in, the same peers); ARGS=--all for more
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers bench-peers clean help
+.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers test-quality bench-peers clean help
 
 # Where the packages come from another source, run `make BOOTSTRAP=true ...`.
 BOOTSTRAP ?= tools/bootstrap
 JOBS ?= $(shell nproc)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 bootstrap:
 	@$(BOOTSTRAP)
@@ -72,6 +73,9 @@ tidy: build
 
 test-peers: build
 	tests/peers/run.sh
+
+test-quality: build
+	tests/quality/run.sh $(ARGS)
 
 bench-peers: build
 	cmake --build --preset release -j $(JOBS) --target bench_gemm bench_formats
