@@ -68,7 +68,7 @@ RowWork row_work(const PlanRow& row) {
   if (options.moments == Moments::inputs) work.moments = cols * cols * 8 / kBytesPerSecond;
   work.factor = experts * cols * width * width / 3 / kOperationsPerSecond;
   if (options.moments == Moments::subspace)
-    work.factor += 14 * cols * cols * static_cast<double>(options.subspace) / kOperationsPerSecond;
+    work.factor += 28 * cols * cols * static_cast<double>(options.subspace) / kOperationsPerSecond;
   work.rounding = rows * cols * width * 2 * (1 + options.sweeps) / kOperationsPerSecond;
   return work;
 }

@@ -65,7 +65,7 @@ Method choose_method(std::string_view optimizer, int effort, const formats::Layo
   if (optimizer == "plain") return method;
   // With X'X the feedback finds what matters by itself, and weighted scales are no better.
   const bool known = statistics != nullptr && optimizer != "learned";
-  method.weighs_columns = known && (optimizer == "search" || !statistics->has_gram);
+  method.weighs_columns = known && !layout.transformed && (optimizer == "search" || !statistics->has_gram);
   if (optimizer == "search") {
     method.effort = std::clamp(effort, 1, 2);
     return method;

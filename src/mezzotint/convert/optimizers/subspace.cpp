@@ -31,7 +31,7 @@ void multiply(const LowerTiles& h, const float* v, int64_t width, float* out, Ti
 void project_on_leading_eigenvectors(LowerTiles& h, int64_t rank, TileBuffers& buffers) {
   const int64_t n = h.order();
   rank = std::clamp<int64_t>(rank, 0, n);
-  const int64_t width = std::min(n, rank + kMoreVectors);
+  const int64_t width = std::min(n, rank + std::max(kMoreVectors, rank));
   std::vector<float> v(static_cast<size_t>(n * width)), next(v.size());
   for (size_t i = 0; i < v.size(); ++i)  // uniform in [-1, 1)
     v[i] = static_cast<float>(random_bits(0, i)) * 0x1p-31f - 1.0f;
