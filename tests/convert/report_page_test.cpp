@@ -2,9 +2,9 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <set>
 
+#include "mezzotint/convert/regex.h"
 #include "mezzotint/convert/report/findings.h"
 #include "mezzotint/convert/report/text.h"
 #include "report_sample.h"
@@ -16,8 +16,7 @@ using nlohmann::json;
 using testing::HasSubstr;
 using testing::Not;
 
-// --- a small reader of HTML
-// -------------------------------------------------------------------------------------------
+// --- a small reader of HTML ---------------------------------------------------------------------------------------
 
 struct Page {
   std::string problem;             // "" = every tag is closed in its turn
@@ -51,7 +50,7 @@ Page read(const std::string& html) {
       continue;
     }
     const std::string name = tag.substr(0, tag.find_first_of(" /\n"));
-    if (!std::regex_match(name, std::regex("[a-z][a-z0-9]*"))) return page.problem = "element '" + name + "'", page;
+    if (!Regex("[a-z][a-z0-9]*").fullmatch(name)) return page.problem = "element '" + name + "'", page;
     page.elements.insert(name);
     if (kEmpty.count(name) > 0 || tag.back() == '/') continue;
     if (name == "script" || name == "style") {
@@ -109,7 +108,7 @@ TEST(ReportPage, IsWellFormedAndFetchesNothing) {
     EXPECT_EQ(page.problem, "");
     EXPECT_THAT(html, Not(HasSubstr("http:")));
     EXPECT_THAT(html, Not(HasSubstr("https:")));
-    EXPECT_FALSE(std::regex_search(html, std::regex(R"((src|href)\s*=|url\(|@import|fetch\(|XMLHttp)")));
+    EXPECT_FALSE(Regex(R"((src|href)\s*=|url\(|@import|fetch\(|XMLHttp)").search(html));
     EXPECT_EQ(html.find_first_of("\r\b\f"), std::string::npos);
   }
   // The reader itself sees what is wrong.
