@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <cctype>
 #include <charconv>
 #include <cmath>
@@ -32,26 +31,6 @@ uint64_t parse_size(std::string_view text) {
   if (error != std::errc() || factor == 0 || !(bytes >= 0) || bytes > 9e18)
     throw UsageError(fmt::format("'{}' is not a size. Write it like 512M, 9.5GiB or 1GB.", text));
   return static_cast<uint64_t>(bytes);
-}
-
-std::string size_text(uint64_t bytes) {
-  constexpr std::array units{"B", "kB", "MB", "GB", "TB", "PB"};
-  auto value = static_cast<double>(bytes);
-  size_t unit = 0;
-  while (value >= 999.5 && unit + 1 < units.size()) {
-    value /= 1000;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.{}f} {}", value, value < 99.95 ? 1 : 0, units[unit]);
-}
-
-std::string duration_text(double seconds) {
-  if (!(seconds >= 0)) return "?";
-  if (seconds < 9.95) return fmt::format("{:.1f} s", seconds);
-  const auto whole = static_cast<uint64_t>(std::llround(seconds));
-  if (whole < 60) return fmt::format("{} s", whole);
-  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
-  return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
 }
 
 }  // namespace mezzotint::cli

@@ -58,6 +58,7 @@ void choose_methods(Plan& plan, const checkpoint::Model& model) {
 
 RowWork row_work(const PlanRow& row) {
   RowWork work;
+  if (row.action == Action::drop) return work;
   work.bytes = static_cast<double>(row.bytes_in) / kBytesPerSecond;
   if (!row.method.objective) return work;
   const ObjectiveOptions& options = *row.method.objective;
@@ -70,6 +71,12 @@ RowWork row_work(const PlanRow& row) {
   if (options.moments == Moments::subspace)
     work.factor += 28 * cols * cols * static_cast<double>(options.subspace) / kOperationsPerSecond;
   work.rounding = rows * cols * width * 2 * (1 + options.sweeps) / kOperationsPerSecond;
+  return work;
+}
+
+double total_work(const Plan& plan) {
+  double work = 0;
+  for (const PlanRow& row : plan.rows) work += row_work(row).total();
   return work;
 }
 

@@ -17,5 +17,7 @@ struct RowWork {
   double total() const { return bytes + moments + factor + rounding; }
 };
 RowWork row_work(const PlanRow& row);
+/// The same of all rows.
+double total_work(const Plan& plan);
 
 }  // namespace mezzotint::convert

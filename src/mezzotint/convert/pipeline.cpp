@@ -26,9 +26,8 @@ Pipeline::Pipeline(const Plan& plan, const checkpoint::Model& model, io::Writer&
       objective_memory_(objective_memory(plan.options.max_memory)),
       measure_(measure),
       scratch_(threads),
-      done_(plan.rows.size(), 0) {
-  for (const PlanRow& row : plan.rows) work_total_ += row_work(row).total();
-}
+      done_(plan.rows.size(), 0),
+      work_total_(total_work(plan)) {}
 
 void Pipeline::skip(const std::vector<size_t>& rows) {
   for (const size_t row : rows) {

@@ -80,10 +80,10 @@ class Pipeline {
   bool measure_;
   std::vector<Scratch> scratch_;  // one per worker
   std::vector<char> done_;        // by row
+  double work_total_;
   size_t next_row_ = 0;
   std::atomic<uint64_t> bytes_done_{0};
   std::atomic<double> work_done_{0};
-  double work_total_ = 0;
   std::atomic<uint64_t> unsynced_{0};
   std::mutex sync_mutex_;
   mutable std::mutex mutex_;  // guards the next four

@@ -9,16 +9,11 @@
 namespace mezzotint::convert {
 namespace {
 
-constexpr int64_t kStripRows = 256;
-
 /// R' H R for a symmetric H [n, n] of which the lower triangle is given, by the format's own rotation of rows.
 void rotate_moments(const formats::Layout& layout, std::vector<float>& h) {
   const int64_t n = layout.cols;
-  const auto mirror = [&] {
-    for (int64_t r = 0; r < n; ++r)
-      for (int64_t c = 0; c < r; ++c) h[static_cast<size_t>(c * n + r)] = h[static_cast<size_t>(r * n + c)];
-  };
-  mirror();
+  for (int64_t r = 0; r < n; ++r)
+    for (int64_t c = 0; c < r; ++c) h[static_cast<size_t>(c * n + r)] = h[static_cast<size_t>(r * n + c)];
   layout.format->transform(layout, h.data(), n, false);
   std::vector<float> block(static_cast<size_t>(kStripRows * n));
   for (int64_t c = 0; c < n; c += kStripRows) {  // columns, as rows; H R is not symmetric
@@ -134,12 +129,7 @@ void Pipeline::round_strip(const PlanRow& row, State& state, size_t index, size_
 
 void Pipeline::finish_feedback(const PlanRow& row, const std::shared_ptr<State>& state, Job& job) {
   FeedbackSums sums;
-  for (const FeedbackSums& part : state->sums) {
-    sums.plain += part.plain;
-    sums.rounded += part.rounded;
-    sums.rows += part.rows;
-    sums.rows_plain += part.rows_plain;
-  }
+  for (const FeedbackSums& part : state->sums) sums.add(part);
   if (sums.plain > 0) state->measured.objective_ratio = sums.rounded / sums.plain;
   if (state->undamped || state->non_finite) {
     state->measured.note = state->undamped ? "plainly rounded: its second moments are singular"

@@ -111,12 +111,9 @@ void estimate(Plan& plan, const checkpoint::Model& model) {
     stored += row.bytes_out;
   }
   plan.bits_per_weight = elements == 0 ? 0 : 8.0 * static_cast<double>(stored) / static_cast<double>(elements);
-  double work = 0;
-  for (const PlanRow& row : plan.rows)
-    if (row.action != Action::drop) work += row_work(row).total();
   plan.seconds_estimate = std::max({static_cast<double>(plan.bytes_in) / kReadBytesPerSecond,
                                     static_cast<double>(plan.layout.total_bytes) / kWriteBytesPerSecond,
-                                    work / static_cast<double>(plan.threads)});
+                                    total_work(plan) / static_cast<double>(plan.threads)});
 }
 
 }  // namespace mezzotint::convert

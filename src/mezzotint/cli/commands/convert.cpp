@@ -131,9 +131,7 @@ struct Done {
 };
 
 double estimated_seconds(const convert::Plan& plan) {
-  double work = 0;
-  for (const auto& row : plan.rows) work += convert::row_work(row).total();
-  return work / plan.threads;
+  return convert::total_work(plan) / plan.threads;
 }
 
 convert::Outcome execute_one(const Job& job, const Arguments& arguments, ProgressDisplay& progress,

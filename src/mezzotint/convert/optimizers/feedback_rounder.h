@@ -14,6 +14,14 @@ struct FeedbackSums {
   double rounded = 0;  ///< as returned
   int64_t rows = 0;
   int64_t rows_plain = 0;  ///< rows that stay plainly rounded, because feedback did not lower the objective
+
+  /// Of further rows.
+  void add(const FeedbackSums& other) {
+    plain += other.plain;
+    rounded += other.rounded;
+    rows += other.rows;
+    rows_plain += other.rows_plain;
+  }
 };
 
 /// Rounds rows of a weight so that e H e' is small: LDLQ, which equals GPTQ (Chee et al. 2023; Frantar et al. 2022),

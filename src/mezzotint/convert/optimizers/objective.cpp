@@ -13,7 +13,6 @@ namespace mezzotint::convert {
 namespace {
 
 constexpr int64_t kPanelFloats = 8 << 20;
-constexpr int64_t kStripRows = 256;
 constexpr int64_t kLoadRows = 64;
 constexpr int kMostAttempts = 6;
 
@@ -310,12 +309,7 @@ RoundedLayer round_layer(const formats::Layout& layout, const formats::Parameter
   Scheduler scheduler(
       workers, 1, [&] { return std::move(job); }, nullptr);
   scheduler.run([] {});
-  for (const FeedbackSums& part : sums) {
-    result.sums.plain += part.plain;
-    result.sums.rounded += part.rounded;
-    result.sums.rows += part.rows;
-    result.sums.rows_plain += part.rows_plain;
-  }
+  for (const FeedbackSums& part : sums) result.sums.add(part);
   return result;
 }
 

@@ -40,6 +40,9 @@ struct ObjectiveSource {
   std::function<void(int64_t row0, int64_t rows, float* out)> moments;
 };
 
+/// Rows of a weight that are rounded together.
+inline constexpr int64_t kStripRows = 256;
+
 /// H and its factor for one matrix, and what rounds rows by them. Made by stages of a job (scheduler.h), then
 /// immutable.
 class Objective {
