@@ -12,17 +12,8 @@ namespace {
 // Wider layers are cut at effort 2: the Hessian of 14336 inputs alone takes longer than the rest of its block.
 constexpr int64_t kWide = 8192, kSegment = 4096;
 constexpr int kSweeps = 2;
-// "Learned rounding" of the field: rank of the subspace (converter.md 3.2).
-constexpr double kSubspaceShare = 0.2;
-constexpr int64_t kSubspaceLeast = 256, kSubspaceMost = 1280;
 // algorithms.md 6.2 and 6.4; the others by docs/quality.md. Sweeps follow the guess further than LDLQ does.
 constexpr double kDampingProxy = 0.3, kDampingSwept = 1.0, kDampingSubspace = 0.01;
-
-// More tokens, less noise in their moments.
-double damping_of(uint64_t tokens, int64_t cols) {
-  const auto inputs = static_cast<uint64_t>(cols);
-  return tokens >= 8 * inputs ? 0.003 : tokens >= 2 * inputs ? 0.01 : 0.05;
-}
 
 // Scales with the least squared error clip the largest weights. With 8-bit codes that gains a few percent of an error
 // that is small anyway, and makes the model's output much worse (docs/quality.md): only who asks for it gets it.
@@ -30,13 +21,13 @@ bool gains_by_search(const formats::Layout& layout) {
   return layout.row_bytes < layout.cols;
 }
 
-int64_t subspace_rank(const formats::Layout& layout) {
-  const int64_t side = std::min(layout.rows, layout.cols);
-  const auto share = static_cast<int64_t>(kSubspaceShare * static_cast<double>(side));
-  return std::min(side, std::clamp(share, kSubspaceLeast, kSubspaceMost));
-}
-
 }  // namespace
+
+// More tokens, less noise.
+double damping_of(uint64_t tokens, int64_t cols) {
+  const auto inputs = static_cast<uint64_t>(cols);
+  return tokens >= 8 * inputs ? 0.003 : tokens >= 2 * inputs ? 0.01 : 0.05;
+}
 
 const std::vector<OptimizerName>& optimizer_names() {
   static const std::vector<OptimizerName> names = {
@@ -51,7 +42,7 @@ const std::vector<OptimizerName>& optimizer_names() {
 }
 
 Method choose_method(std::string_view optimizer, int effort, const formats::Layout& layout,
-                     const LayerStatistics* statistics) {
+                     const LayerStatistics* statistics, const SubspaceRank& rank) {
   if (optimizer.empty())
     optimizer = effort >= 2 ? "ldlq" : effort == 1 && gains_by_search(layout) ? "search" : "plain";
   else if (std::none_of(optimizer_names().begin(), optimizer_names().end(),
@@ -74,7 +65,7 @@ Method choose_method(std::string_view optimizer, int effort, const formats::Layo
   ObjectiveOptions objective;
   if (optimizer == "learned") {
     objective.moments = Moments::subspace;
-    objective.subspace = subspace_rank(layout);
+    objective.subspace = rank.of(layout.rows, layout.cols);
     objective.damping = kDampingSubspace;
     objective.sweeps = kSweeps;
   } else if (statistics != nullptr && statistics->has_gram) {

@@ -7,6 +7,7 @@
 
 #include "mezzotint/convert/calibration/calibration.h"
 #include "mezzotint/convert/optimizers/objective.h"
+#include "mezzotint/convert/optimizers/subspace_rank.h"
 #include "mezzotint/formats/format.h"
 
 namespace mezzotint::convert {
@@ -26,10 +27,14 @@ struct Method {
   std::optional<ObjectiveOptions> objective;  ///< rounding with feedback; nothing = each weight to its nearest code
 };
 
+/// What X'X / T of so many tokens is damped by, as a multiple of its mean diagonal (docs/quality.md).
+double damping_of(uint64_t tokens, int64_t cols);
+
 /// `optimizer` is a name of the list or "" for what the effort stands for: 0 plain, 1 search (what costs little), 2
-/// ldlq, 3 ldlq and coordinate descent. `statistics` (may be null) are those of the layer's inputs. Throws Error
+/// ldlq, 3 ldlq and coordinate descent. `statistics` (may be null) are those of the layer's inputs, `rank` is that of
+/// "learned". Throws Error
 /// "bad-option" for unknown names.
 Method choose_method(std::string_view optimizer, int effort, const formats::Layout& layout,
-                     const LayerStatistics* statistics);
+                     const LayerStatistics* statistics, const SubspaceRank& rank = {});
 
 }  // namespace mezzotint::convert
