@@ -130,6 +130,21 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
   for (const auto& [optimizer, summary] : convert::optimizer_names())
     optimizers += fmt::format("{}{} ({})", optimizers.ends_with(": ") ? "" : "; ", optimizer, summary);
   group(app.add_option("--optimizer", a.optimizer, optimizers), how)->type_name("NAME");
+  const convert::SubspaceRank rank;
+  group(app.add_option(
+            "--top-p", a.top_p,
+            fmt::format("Rank of --optimizer learned, as a share of the shorter side. Default: {}", rank.top_p)),
+        how)
+      ->type_name("SHARE");
+  group(app.add_option("--min-k", a.min_k, fmt::format("But at least this rank. Default: {}", rank.min_k)), how)
+      ->type_name("N");
+  group(app.add_option("--max-k", a.max_k, fmt::format("And at most this rank. Default: {}", rank.max_k)), how)
+      ->type_name("N");
+  group(app.add_option("--bf16-compute", a.bf16_compute,
+                       "What ldlq and learned derive from weights in bf16 products, where the processor has them: auto "
+                       "(default) only from bf16 weights, which loses nothing, on from all weights, off nothing"),
+        how)
+      ->type_name("MODE");
   group(app.add_flag("--no-bias-correction", a.no_bias_correction,
                      "Leave biases alone although --calibration tells what rounding does to mean outputs"),
         how);
@@ -169,6 +184,16 @@ convert::ConvertOptions read_options(const ConversionArguments& a) {
   if (a.effort) options.effort = *a.effort;
   if (a.no_bias_correction) options.no_bias_correction = true;
   if (a.optimizer) options.optimizer = *a.optimizer;
+  if (a.top_p) options.subspace.top_p = *a.top_p;
+  if (a.min_k) options.subspace.min_k = *a.min_k;
+  if (a.max_k) options.subspace.max_k = *a.max_k;
+  options.subspace.check();
+  if (a.bf16_compute) {
+    const auto mode = convert::parse_bf16_compute(*a.bf16_compute);
+    if (!mode)
+      throw UsageError(fmt::format("--bf16-compute has no mode '{}'. It is auto, on or off.", *a.bf16_compute));
+    options.bf16_compute = *mode;
+  }
   if (!a.calibration.empty()) options.calibration = a.calibration;
   if (a.input_scale) options.input_scale = *a.input_scale;
   convert::parse_input_scale(options.input_scale);

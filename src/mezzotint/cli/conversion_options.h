@@ -13,11 +13,13 @@ namespace mezzotint::cli {
 /// The options that decide what a conversion does: `convert` and `plan` have the same ones.
 struct ConversionArguments {
   std::optional<std::string> to, fallback, preset, component, rounding, max_memory, max_shard_size, streaming_mode,
-      input_scale, optimizer;
+      input_scale, optimizer, bf16_compute;
   std::vector<std::string> include, exclude, drop, calibration;
   std::string layer_config, recipe;
   bool fullmatch = false, full_precision_matrix_mult = false, no_bias_correction = false;
   std::optional<uint64_t> seed;
+  std::optional<double> top_p;
+  std::optional<int64_t> min_k, max_k;
   std::optional<int> effort;
   int threads = 0;
 };

@@ -68,7 +68,7 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
     {"--num-iter --lr --use-speed --lr-schedule --lr-gamma --lr-patience --lr-factor --lr-min "
      "--lr-cooldown "
      "--lr-threshold --lr-threshold-mode --lr-adaptive-mode --lr-shape-influence -esloss --early-stop-loss -eslr "
-     "--early-stop-lr -esstall --early-stop-stall --top-p --min-k --max-k --full-matrix --scale-optimization "
+     "--early-stop-lr -esstall --early-stop-stall --full-matrix --scale-optimization "
      "--scale-refinement",
      kSearch},
     {"--calib-samples --calib-cpu --calibration-data --calibration-lora", kSamples},
@@ -83,8 +83,8 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
     {"--streaming --streaming-aggressive", "use --streaming-mode NAME or, better, --max-memory SIZE"},
     {"--stream-hadamard-threshold --stream-hessian-threshold --stream-ldlq-threshold --stream-ortho-threshold",
      kStreams},
-    {"--bf16-compute --bf16-threshold --bf16-hadamard-threshold --bf16-hessian-threshold",
-     "all arithmetic is done in float32; the bytes do not depend on the machine"},
+    {"--bf16-threshold --bf16-hadamard-threshold --bf16-hessian-threshold",
+     "--bf16-compute auto decides by what the weights are stored as; no size is too small for it"},
     {"--merge-lora --merge-loras --merge-lora-scale --merge-lora-dampen", kLora},
     {"--report-quality --quality-threshold", "use `mezzotint compare ORIGINAL CONVERTED`"},
     // Utility modes

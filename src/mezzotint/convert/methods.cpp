@@ -39,6 +39,13 @@ void correct_biases(Plan& plan, const checkpoint::Model& model) {
     plan.notes.push_back(fmt::format("{} biases are corrected by the means of the calibration files.", corrected));
 }
 
+bool takes_bf16(const ConvertOptions& options, const checkpoint::Model& model, const PlanRow& row) {
+  if (options.bf16_compute == Bf16Compute::off || row.method.objective->moments == Moments::inputs) return false;
+  const bool stored_so = row.action == Action::encode && !row.layout->transformed &&
+                         model.source().tensors()[row.source].dtype == DType::bf16;
+  return (stored_so || options.bf16_compute == Bf16Compute::on) && has_bf16_products();
+}
+
 }  // namespace
 
 void choose_methods(Plan& plan, const checkpoint::Model& model) {
@@ -46,7 +53,9 @@ void choose_methods(Plan& plan, const checkpoint::Model& model) {
   for (PlanRow& row : plan.rows) {
     if (row.action != Action::encode && row.action != Action::reencode) continue;
     const bool simple = row.effort == 0 && options.effort > 0;
-    row.method = choose_method(simple ? "plain" : options.optimizer, row.effort, *row.layout, row.statistics);
+    row.method =
+        choose_method(simple ? "plain" : options.optimizer, row.effort, *row.layout, row.statistics, options.subspace);
+    if (row.method.objective) row.method.objective->bf16_moments = takes_bf16(options, model, row);
     if (!row.method.objective || options.rounding == Rounding::Mode::nearest_even) continue;
     throw Error({.name = "bad-option",
                  .problem = "stochastic rounding leaves nothing for an optimizer to decide",

@@ -3,12 +3,24 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mezzotint/base/rounding.h"
+#include "mezzotint/convert/optimizers/subspace_rank.h"
 #include "mezzotint/formats/format.h"
 
 namespace mezzotint::convert {
+
+/// Whether second moments of weights are computed from bf16 (ObjectiveOptions::bf16_moments).
+enum class Bf16Compute : uint8_t {
+  automatic,  ///< where weights are stored so and the processor multiplies bf16: nothing is lost
+  on,         ///< wherever the processor does: other weights are rounded to bf16 first
+  off,
+};
+/// "auto", "on", "off"
+std::string_view name(Bf16Compute mode);
+std::optional<Bf16Compute> parse_bf16_compute(std::string_view text);
 
 /// Everything a person can ask of a conversion. Pure data: the same options and the same header give the same plan.
 struct ConvertOptions {
@@ -24,9 +36,11 @@ struct ConvertOptions {
   bool layer_config_fullmatch = false;  ///< its patterns must match the whole name
   bool full_precision_matrix_mult = false;
   Rounding::Mode rounding = Rounding::Mode::nearest_even;
-  uint64_t seed = 0;                     ///< of stochastic rounding
-  int effort = 1;                        ///< 0 plain, 1 the cheap wins, 2 full search and ldlq, 3 coordinate descent
-  std::string optimizer;                 ///< a name of optimizer_names(), or "" for what the effort stands for
+  uint64_t seed = 0;      ///< of stochastic rounding
+  int effort = 1;         ///< 0 plain, 1 the cheap wins, 2 full search and ldlq, 3 coordinate descent
+  std::string optimizer;  ///< a name of optimizer_names(), or "" for what the effort stands for
+  SubspaceRank subspace;  ///< of the optimizer "learned"
+  Bf16Compute bf16_compute = Bf16Compute::automatic;
   std::vector<std::string> calibration;  ///< files of activation statistics (calibration/calibration.h)
   std::string calibration_fingerprint;   ///< of those files, as make_plan finds or a recipe wants it
   std::string input_scale = "amax";      ///< activation scales from them: as in parse_input_scale

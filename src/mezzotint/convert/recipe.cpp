@@ -52,6 +52,15 @@ Field field(const char* name, T ConvertOptions::*member) {
           [=](ConvertOptions& options, const json& value) { options.*member = read_strictly<T>(value); }};
 }
 
+Field rank_field(const char* name, int64_t SubspaceRank::*member) {
+  return {
+      name,
+      [=](const ConvertOptions& options, ordered_json& out) {
+        if (options.subspace.*member != SubspaceRank{}.*member) out[name] = options.subspace.*member;
+      },
+      [=](ConvertOptions& options, const json& value) { options.subspace.*member = read_strictly<int64_t>(value); }};
+}
+
 const std::vector<Field>& fields() {
   static const std::vector<Field> list = {
       {"to", [](const ConvertOptions& options, ordered_json& out) { out["to"] = options.to; },
@@ -82,6 +91,22 @@ const std::vector<Field>& fields() {
       field("seed", &ConvertOptions::seed),
       field("effort", &ConvertOptions::effort),
       field("optimizer", &ConvertOptions::optimizer),
+      {"top_p",
+       [](const ConvertOptions& options, ordered_json& out) {
+         if (options.subspace.top_p != SubspaceRank{}.top_p) out["top_p"] = options.subspace.top_p;
+       },
+       [](ConvertOptions& options, const json& value) { options.subspace.top_p = value.get<double>(); }},
+      rank_field("min_k", &SubspaceRank::min_k),
+      rank_field("max_k", &SubspaceRank::max_k),
+      {"bf16_compute",
+       [](const ConvertOptions& options, ordered_json& out) {
+         if (options.bf16_compute != Bf16Compute::automatic) out["bf16_compute"] = name(options.bf16_compute);
+       },
+       [](ConvertOptions& options, const json& value) {
+         const auto mode = parse_bf16_compute(value.get<std::string>());
+         if (!mode) bad("unknown mode of bf16_compute", value.dump());
+         options.bf16_compute = *mode;
+       }},
       field("no_bias_correction", &ConvertOptions::no_bias_correction),
       field("calibration", &ConvertOptions::calibration_fingerprint),
       field("input_scale", &ConvertOptions::input_scale),

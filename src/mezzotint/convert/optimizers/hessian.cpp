@@ -1,12 +1,22 @@
 #include "mezzotint/convert/optimizers/hessian.h"
 
 #include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/kernel/gemm/float_gemm.h"
 
 namespace mezzotint::convert {
 namespace {
 
 constexpr int64_t kStride = LowerTiles::kTile;
 using dense::Transposed;
+
+/// y[m, n] = x[m, depth] * w[n, depth]^T
+kernel::FloatGemm bf16_product(const uint16_t* x, int64_t m, const uint16_t* w, int64_t n, int64_t depth,
+                               int64_t stride) {
+  kernel::FloatGemm product;
+  product.x = kernel::Operand::of({x, DType::bf16, m, depth, stride});
+  product.w = kernel::Operand::of({w, DType::bf16, n, depth, stride});
+  return product;
+}
 
 }  // namespace
 
@@ -27,6 +37,34 @@ void add_panel(LowerTiles& h, TilePair pair, const float* panel, int64_t rows, i
     dense::multiply(Transposed::yes, Transposed::no, h.size(i), h.size(j), rows, 1.0f, left, stride, panel + h.first(j),
                     stride, 1.0f, tile, kStride);
   h.close(i, j, tile);
+}
+
+void add_panel_bf16(LowerTiles& h, TilePair pair, const uint16_t* panel, int64_t rows, int64_t stride,
+                    TileBuffers& buffers) {
+  const auto [i, j] = pair;
+  float* tile = h.open(i, j, buffers[0]);
+  float* result = buffers[1];
+  // A diagonal tile in strips, of which only what reaches below the diagonal is computed.
+  const int64_t strip = i == j ? 256 : kStride;
+  for (int64_t first = 0; first < h.size(i); first += strip) {
+    const int64_t m = std::min(strip, h.size(i) - first), n = i == j ? first + m : h.size(j);
+    const kernel::FloatGemm product =
+        bf16_product(panel + (h.first(i) + first) * stride, m, panel + h.first(j) * stride, n, rows, stride);
+    const size_t bytes = kernel::float_gemm_scratch(product, 1);
+    if (buffers.products.size() < bytes) buffers.products.resize(bytes);
+    kernel::float_gemm(product, {result, DType::f32, kStride}, buffers.products.data(), 1);
+    for (int64_t r = 0; r < m; ++r)
+      for (int64_t c = 0; c < n; ++c) tile[(first + r) * kStride + c] += result[r * kStride + c];
+  }
+  h.close(i, j, tile);
+}
+
+bool has_bf16_products() {
+  return kernel::computes_in_bf16(bf16_product(nullptr, kStride, nullptr, kStride, kStride, kStride));
+}
+
+uint64_t bf16_scratch_bytes() {
+  return kernel::float_gemm_scratch(bf16_product(nullptr, kStride, nullptr, kStride, 1 << 12, 1 << 12), 1);
 }
 
 void scale_tiles(LowerTiles& h, TilePair pair, float factor, TileBuffers& buffers) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -17,9 +18,10 @@
 /// panels only.
 namespace mezzotint::convert {
 
-/// Scratch of one thread: three tiles.
+/// Scratch of one thread: three tiles, and what products of bf16 need.
 struct TileBuffers {
   std::vector<float> data;
+  std::vector<std::byte> products;
   float* operator[](int i) {
     if (data.empty()) data.resize(3 * LowerTiles::kTileFloats);
     return data.data() + i * LowerTiles::kTileFloats;
@@ -34,6 +36,15 @@ std::vector<TilePair> tile_pairs(int64_t across);
 
 /// H_ij += P_i' P_j for a panel P [rows, n] of weights or inputs, columns by position. One piece for every pair.
 void add_panel(LowerTiles& h, TilePair pair, const float* panel, int64_t rows, int64_t stride, TileBuffers& buffers);
+
+/// The same of a panel that is transposed and in bf16: [n, rows], `stride` values from one row to the next. Products of
+/// bf16 are exact in float32, so it is no less exact where weights are stored as bf16.
+void add_panel_bf16(LowerTiles& h, TilePair pair, const uint16_t* panel, int64_t rows, int64_t stride,
+                    TileBuffers& buffers);
+/// Whether this processor multiplies bf16; without, products of bf16 are computed in float32, at its speed.
+bool has_bf16_products();
+/// Bytes of TileBuffers::products, at most.
+uint64_t bf16_scratch_bytes();
 
 /// H = factor * H, and both triangles of the diagonal tiles are filled. One piece for every pair.
 void scale_tiles(LowerTiles& h, TilePair pair, float factor, TileBuffers& buffers);

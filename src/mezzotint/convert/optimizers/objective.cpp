@@ -7,7 +7,9 @@
 #include "mezzotint/base/round_up.h"
 #include "mezzotint/convert/optimizers/subspace.h"
 #include "mezzotint/formats/driver.h"
+#include "mezzotint/kernel/cast.h"
 #include "mezzotint/kernel/feedback.h"
+#include "mezzotint/kernel/transpose.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -69,7 +71,10 @@ uint64_t Objective::panel_bytes(int64_t cols, const ObjectiveOptions& options, s
   const auto floats = static_cast<uint64_t>(cols) * sizeof(float);
   if (options.moments == Moments::inputs)  // a row of tiles and a row of moments for every worker
     return buffers + workers * (static_cast<uint64_t>(LowerTiles::kTile) + 1) * floats;
-  return buffers + (static_cast<uint64_t>(panel_rows(cols)) + workers * 64) * floats;
+  const uint64_t loads = workers * kLoadRows * floats;
+  if (options.bf16_moments)
+    return buffers + 2 * loads + workers * bf16_scratch_bytes() + static_cast<uint64_t>(panel_rows(cols)) * floats / 2;
+  return buffers + loads + static_cast<uint64_t>(panel_rows(cols)) * floats;
 }
 
 void Objective::append_stages(Job& job, std::function<void()> then) {
@@ -97,32 +102,52 @@ void Objective::append_weight_moments(Job& job) {
     const int64_t rows = std::min(height, source_.rows - row0);
     job.stages.push_back({.tiles = static_cast<size_t>(divide_up(rows, kLoadRows)),
                           .run =
-                              [this, row0, rows, cols](size_t piece, size_t worker) {
+                              [this, row0, rows](size_t piece, size_t worker) {
                                 const int64_t first = static_cast<int64_t>(piece) * kLoadRows;
-                                const int64_t count = std::min(kLoadRows, rows - first);
-                                std::vector<float> values(static_cast<size_t>(count * cols));
-                                source_.weights(row0 + first, count, worker, values.data());
-                                for (int64_t r = 0; r < count; ++r)
-                                  for (const Segment& segment : segments_) {
-                                    const float* from = values.data() + r * cols;
-                                    float* to = panel_.data() + (first + r) * cols + segment.col0;
-                                    for (const int32_t column : segment.column_at) {
-                                      const float x = from[column];
-                                      *to++ = std::isfinite(x) ? x : 0.0f;
-                                    }
-                                  }
+                                load_panel(row0 + first, first, std::min(kLoadRows, rows - first), worker);
                               },
                           .finish = {}});
     job.stages.push_back({.tiles = pieces->size(),
                           .run =
                               [this, pieces, rows, cols](size_t piece, size_t worker) {
                                 auto& [segment, pair] = (*pieces)[piece];
-                                add_panel(segment->h, pair, panel_.data() + segment->col0, rows, cols,
-                                          buffers_[worker]);
+                                if (options_.bf16_moments)
+                                  add_panel_bf16(segment->h, pair, panel_bf16_.data() + segment->col0 * panel_stride_,
+                                                 rows, panel_stride_, buffers_[worker]);
+                                else
+                                  add_panel(segment->h, pair, panel_.data() + segment->col0, rows, cols,
+                                            buffers_[worker]);
                               },
                           .finish = {}});
   }
-  panel_.resize(static_cast<size_t>(std::min(height, source_.rows) * cols));
+  panel_stride_ = std::min(height, source_.rows);
+  const auto floats = static_cast<size_t>(panel_stride_ * cols);
+  if (options_.bf16_moments)
+    panel_bf16_.resize(floats);
+  else
+    panel_.resize(floats);
+}
+
+/// Rows of the weight become rows [at, at + count) of the panel, columns by position.
+void Objective::load_panel(int64_t row0, int64_t at, int64_t count, size_t worker) {
+  const int64_t cols = source_.cols;
+  std::vector<float> values(static_cast<size_t>(count * cols)), ordered;
+  source_.weights(row0, count, worker, values.data());
+  if (options_.bf16_moments) ordered.resize(values.size());
+  float* const panel = options_.bf16_moments ? ordered.data() : panel_.data() + at * cols;
+  for (int64_t r = 0; r < count; ++r)
+    for (const Segment& segment : segments_) {
+      const float* from = values.data() + r * cols;
+      float* to = panel + r * cols + segment.col0;
+      for (const int32_t column : segment.column_at) {
+        const float x = from[column];
+        *to++ = std::isfinite(x) ? x : 0.0f;
+      }
+    }
+  if (!options_.bf16_moments) return;
+  auto* narrow = reinterpret_cast<uint16_t*>(values.data());
+  kernel::cast({ordered.data(), DType::f32, count, cols, cols}, DType::bf16, narrow, cols, kernel::Overflow::saturate);
+  kernel::transpose(narrow, count, cols, cols, panel_bf16_.data() + at, panel_stride_, sizeof(uint16_t));
 }
 
 // Large second moments first (act-order), so that their errors are the ones that others can make up for.
@@ -188,6 +213,7 @@ void Objective::append_input_moments(Job& job) {
 /// Scales H to a mean diagonal of 1, replaces it by a projector where that is asked for, and damps it.
 void Objective::finish_moments() {
   panel_ = {};
+  panel_bf16_ = {};
   for (Segment& segment : segments_) {
     const std::vector<float> before = diagonal(segment.h);
     const double sum = std::accumulate(before.begin(), before.end(), 0.0);

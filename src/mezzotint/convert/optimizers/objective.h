@@ -27,6 +27,8 @@ struct ObjectiveOptions {
   /// H is cut into diagonal blocks of this many columns, so that time and memory grow less than quadratically;
   /// 0 = whole.
   int64_t segment = 0;
+  /// Moments::weights, subspace: H from weights rounded to bf16, which multiply faster (hessian.h).
+  bool bf16_moments = false;
 };
 
 /// Where the bytes for an objective come from; each may be called from several threads.
@@ -70,16 +72,18 @@ class Objective {
   struct Segment;
 
   void append_weight_moments(Job& job);
+  void load_panel(int64_t row0, int64_t at, int64_t count, size_t worker);
   void append_input_moments(Job& job);
   void append_factor(Job& job, std::function<void()> then);
   void finish_moments();
-  void project(Segment& segment);
 
   ObjectiveSource source_;
   ObjectiveOptions options_;
   std::vector<Segment> segments_;
   std::vector<TileBuffers> buffers_;  // one per worker
   std::vector<float> panel_;
+  std::vector<uint16_t> panel_bf16_;  // transposed
+  int64_t panel_stride_ = 0;
   double damping_ = 0;
   int attempts_ = 0;
   std::atomic<bool> failed_{false};
