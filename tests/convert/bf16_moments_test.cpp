@@ -91,7 +91,8 @@ TEST_F(ComputeChoice, LosesNothingUnlessAsked) {
   EXPECT_EQ(bf16(DType::bf16, Bf16Compute::automatic), yes);
   EXPECT_EQ(bf16(DType::f32, Bf16Compute::automatic), no);
   EXPECT_EQ(bf16(DType::f16, Bf16Compute::automatic), no);
-  EXPECT_EQ(bf16(DType::bf16, Bf16Compute::automatic, "int8_convrot"), no) << "rotated values are not bf16";
+  EXPECT_EQ(bf16(DType::bf16, Bf16Compute::automatic, "int8_convrot:convrot_groupsize=16"), no)
+      << "rotated values are not bf16";
   EXPECT_EQ(bf16(DType::bf16, Bf16Compute::off), no);
   EXPECT_EQ(bf16(DType::f32, Bf16Compute::on), yes);
 }
