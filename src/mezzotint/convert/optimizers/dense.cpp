@@ -33,6 +33,15 @@ const char* letter(Transposed t) {
   return t == Transposed::yes ? "T" : "N";
 }
 
+// The transpose of B is what is solved for.
+void divide(const char* transposed, int64_t m, int64_t n, const float* l, int64_t l_stride, float* b,
+            int64_t b_stride) {
+  if (m == 0 || n == 0) return;
+  const int rows = narrow(n), cols = narrow(m), lda = narrow(l_stride), ldb = narrow(b_stride);
+  constexpr float kOne = 1.0f;
+  strsm_("L", "U", transposed, "N", &rows, &cols, &kOne, l, &lda, b, &ldb);
+}
+
 }  // namespace
 
 // A row-major matrix is the transpose of the column-major one in the same memory.
@@ -60,10 +69,11 @@ bool factor_cholesky(int64_t n, float* a, int64_t stride) {
 }
 
 void solve_right(int64_t m, int64_t n, const float* l, int64_t l_stride, float* b, int64_t b_stride) {
-  if (m == 0 || n == 0) return;
-  const int rows = narrow(n), cols = narrow(m), lda = narrow(l_stride), ldb = narrow(b_stride);
-  constexpr float kOne = 1.0f;
-  strsm_("L", "U", "T", "N", &rows, &cols, &kOne, l, &lda, b, &ldb);
+  divide("T", m, n, l, l_stride, b, b_stride);
+}
+
+void divide_right(int64_t m, int64_t n, const float* l, int64_t l_stride, float* b, int64_t b_stride) {
+  divide("N", m, n, l, l_stride, b, b_stride);
 }
 
 void orthonormalize(int64_t m, int64_t n, float* a, int64_t stride) {

@@ -22,6 +22,9 @@ bool factor_cholesky(int64_t n, float* a, int64_t stride);
 /// B = B L'^-1 for B [m, n] and L [n, n] lower triangular.
 void solve_right(int64_t m, int64_t n, const float* l, int64_t l_stride, float* b, int64_t b_stride);
 
+/// B = B L^-1 for the same.
+void divide_right(int64_t m, int64_t n, const float* l, int64_t l_stride, float* b, int64_t b_stride);
+
 /// The columns of A [m, n], m >= n, become an orthonormal basis of what they span.
 void orthonormalize(int64_t m, int64_t n, float* a, int64_t stride);
 

@@ -1,0 +1,277 @@
+#include "mezzotint/convert/correction/correction.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "mezzotint/base/error.h"
+#include "mezzotint/base/version.h"
+#include "mezzotint/convert/calibration/calibration.h"
+#include "mezzotint/convert/correction/layer_errors.h"
+#include "mezzotint/convert/correction/lora_names.h"
+#include "mezzotint/convert/model_entries.h"
+#include "mezzotint/convert/optimizers/method.h"
+#include "mezzotint/convert/rewrite.h"
+#include "mezzotint/kernel/cast.h"
+
+namespace mezzotint::convert {
+namespace {
+
+using checkpoint::Model;
+
+constexpr unsigned kWideBits = 16;  // what has so many is not corrected
+constexpr std::string_view kWeight = ".weight";
+
+/// Factors rounded to the dtype of the file, and their bytes.
+struct StoredFactors {
+  std::vector<std::byte> up, down;
+};
+
+std::vector<std::byte> round_to(DType dtype, std::vector<float>& values) {
+  const auto count = static_cast<int64_t>(values.size());
+  std::vector<std::byte> bytes(values.size() * facts(dtype).bits / 8);
+  kernel::cast({values.data(), DType::f32, 1, count, count}, dtype, bytes.data(), count);
+  kernel::cast({bytes.data(), dtype, 1, count, count}, DType::f32, values.data(), count);
+  return bytes;
+}
+
+double ratio(double part, double whole) {
+  return whole > 0 ? std::sqrt(std::max(part, 0.0) / whole) : 0;
+}
+
+class Corrector {
+ public:
+  Corrector(const Model& original, const Model& quantized, const CorrectionOptions& options)
+      : original_(original),
+        quantized_(quantized),
+        options_(options),
+        components_(find_components(quantized.source().tensors())) {
+    if (options.rank < 1)
+      throw Error({.name = "bad-option",
+                   .problem = "a correction has at least rank 1",
+                   .found = fmt::format("{}", options.rank)});
+    if (options.dtype != DType::f16 && options.dtype != DType::bf16 && options.dtype != DType::f32)
+      throw Error({.name = "bad-option",
+                   .problem = "factors are stored as F16, BF16 or F32",
+                   .found = std::string(name(options.dtype))});
+    if (!options.calibration.empty()) calibration_ = Calibration::open(options.calibration);
+  }
+
+  Correction run(const std::filesystem::path& output) {
+    check_output(output);
+    find_pairs();
+    for (const Pair& pair : pairs_) total_ += pair.bytes;
+    for (const Pair& pair : pairs_) {
+      correct(pair);
+      done_ += pair.bytes;
+    }
+    finish();
+    if (!items_.empty()) write(output);
+    return std::move(result_);
+  }
+
+ private:
+  struct Pair {
+    std::string name;  // of the layer
+    ModelEntry original, quantized;
+    uint64_t bytes = 0;
+  };
+
+  /// What the writer would refuse in the end, before the work.
+  void check_output(const std::filesystem::path& output) const {
+    io::OutputPlan plan;
+    plan.files.push_back({.path = output, .header = {}, .bytes = 0});
+    refuse_input_as_output(original_.source(), plan);
+    refuse_input_as_output(quantized_.source(), plan);
+    if (!options_.overwrite && std::filesystem::exists(output))
+      throw Error({.name = "output-exists",
+                   .problem = "the output exists already",
+                   .file = output.string(),
+                   .advice = "Choose another name or use --force."});
+  }
+
+  void find_pairs() {
+    const ModelEntries from = entries_of(original_);
+    size_t common = 0;
+    for (const auto& [tensor, entry] : entries_of(quantized_)) {
+      const auto other = from.find(tensor);
+      if (other == from.end() || !tensor.ends_with(kWeight)) continue;
+      const Shape& shape = entry.shape(quantized_);
+      if (shape.size() != 2 || shape != other->second.shape(original_)) continue;
+      ++common;
+      if (facts(entry.info(quantized_).dtype).bits >= kWideBits) continue;
+      if (shape[0] == 0 || shape[1] == 0) continue;
+      pairs_.push_back({tensor.substr(0, tensor.size() - kWeight.size()), other->second, entry,
+                        other->second.info(original_).bytes});
+    }
+    if (common == 0)
+      throw Error({.name = "no-common-layers",
+                   .problem = "the files have no matrix of the same name and shape",
+                   .file = quantized_.source().files().front().string(),
+                   .advice = "Give the original first, then what it was converted to."});
+  }
+
+  void report(const Pair& pair, double share) const {
+    if (options_.cancel != nullptr && options_.cancel->load())
+      throw Error({.name = "cancelled", .problem = "stopped; nothing was written"});
+    if (options_.progress)
+      options_.progress(done_ + static_cast<uint64_t>(share * static_cast<double>(pair.bytes)), total_, pair.name);
+  }
+
+  Metric metric_for(CorrectedLayer& layer) {
+    const LayerStatistics* statistics = calibration_ ? calibration_->find(layer.name, layer.cols) : nullptr;
+    if (statistics == nullptr) {
+      if (calibration_) missing_.push_back(layer.name);
+      return Metric(layer.cols);
+    }
+    Metric metric(*calibration_, layer.name, *statistics, damping_of(statistics->tokens, layer.cols), options_.threads);
+    layer.metric = metric.whole()         ? CorrectionMetric::inputs
+                   : metric.damping() > 0 ? CorrectionMetric::moments
+                                          : CorrectionMetric::weight;
+    return metric;
+  }
+
+  void correct(const Pair& pair) {
+    report(pair, 0);
+    if (identical_tensors(original_, pair.original, quantized_, pair.quantized) > 0) {
+      ++result_.identical;
+      return;
+    }
+    const Shape& shape = pair.quantized.shape(quantized_);
+    CorrectedLayer layer{.name = pair.name,
+                         .from = pair.original.label(original_),
+                         .to = pair.quantized.label(quantized_),
+                         .rows = shape[0],
+                         .cols = shape[1]};
+    layer.rank = std::min({options_.rank, layer.rows, layer.cols});
+    auto original = pair.original.values(original_);
+    auto quantized = pair.quantized.values(quantized_);
+    if (!original || !quantized) return leave_out(std::move(layer), "its values cannot be read");
+    const Metric metric = metric_for(layer);
+    LayerErrors errors(std::move(*original), std::move(*quantized), layer.rows, layer.cols, options_.max_memory / 2);
+    Energy weight, error;
+    errors.measure(metric, options_.threads, weight, error);
+    if (error.plain == 0) {
+      ++result_.identical;
+      return;
+    }
+    weight_.plain += weight.plain;
+    before_.plain += error.plain;
+    // The damping is for the factor; errors are told without it.
+    const auto output_error = [&](const Energy& part) {
+      return ratio(part.metric - metric.damping() * part.plain, weight.metric - metric.damping() * weight.plain);
+    };
+    layer.weight_before = layer.weight_after = ratio(error.plain, weight.plain);
+    if (layer.metric != CorrectionMetric::weight) layer.output_before = layer.output_after = output_error(error);
+    const auto key = lora_key(components_, layer.name);
+    if (!key) return leave_out(std::move(layer), "ComfyUI applies no LoRA to this part", error);
+    report(pair, 0.3);
+    LowRank factors = nearest_of_rank(errors.matrix(), metric, layer.rank, options_.threads);
+    report(pair, 0.8);
+    StoredFactors stored{round_to(options_.dtype, factors.up), round_to(options_.dtype, factors.down)};
+    const Energy rest = errors.measure_rest(metric, factors, options_.threads);
+    if (!(rest.metric < error.metric))
+      return leave_out(std::move(layer), "a correction would not lower its error", error);
+    after_.plain += rest.plain;
+    layer.weight_after = ratio(rest.plain, weight.plain);
+    if (layer.metric != CorrectionMetric::weight) layer.output_after = output_error(rest);
+    layer.key = *key;
+    add_items(layer, std::move(stored));
+    result_.layers.push_back(std::move(layer));
+  }
+
+  void leave_out(CorrectedLayer layer, std::string reason, const Energy& error = {}) {
+    after_.plain += error.plain;
+    layer.rank = 0;
+    layer.reason = std::move(reason);
+    result_.layers.push_back(std::move(layer));
+  }
+
+  static RewriteItem item(std::string name, DType dtype, Shape shape, std::vector<std::byte> bytes) {
+    return {.spec = {std::move(name), dtype, std::move(shape)},
+            .source = nullptr,
+            .tensor = 0,
+            .make = [bytes = std::move(bytes)] { return bytes; }};
+  }
+
+  void add_items(const CorrectedLayer& layer, StoredFactors stored) {
+    items_.push_back(
+        item(layer.key + ".lora_up.weight", options_.dtype, {layer.rows, layer.rank}, std::move(stored.up)));
+    items_.push_back(
+        item(layer.key + ".lora_down.weight", options_.dtype, {layer.rank, layer.cols}, std::move(stored.down)));
+    const auto alpha = static_cast<float>(layer.rank);  // loaders multiply by alpha / rank
+    const auto* bytes = reinterpret_cast<const std::byte*>(&alpha);
+    items_.push_back(item(layer.key + ".alpha", DType::f32, {}, {bytes, bytes + sizeof alpha}));
+    ++result_.written;
+  }
+
+  void finish() {
+    std::stable_sort(result_.layers.begin(), result_.layers.end(),
+                     [](const CorrectedLayer& a, const CorrectedLayer& b) { return a.before() > b.before(); });
+    result_.weight_before = ratio(before_.plain, weight_.plain);
+    result_.weight_after = ratio(after_.plain, weight_.plain);
+    double before = 0, after = 0;
+    size_t known = 0;
+    for (const CorrectedLayer& layer : result_.layers) {
+      if (!layer.output_before) continue;
+      before += *layer.output_before * *layer.output_before;
+      after += *layer.output_after * *layer.output_after;
+      ++known;
+    }
+    if (known > 0) {
+      result_.output_before = std::sqrt(before / static_cast<double>(known));
+      result_.output_after = std::sqrt(after / static_cast<double>(known));
+    }
+    if (!missing_.empty())
+      result_.warnings.push_back(fmt::format(
+          "{} of {} layers have no statistics in the calibration files (first: {}); the error of their weights is what "
+          "was corrected.",
+          missing_.size(), result_.layers.size(), missing_.front()));
+  }
+
+  void write(const std::filesystem::path& output) {
+    nlohmann::ordered_json made{{"rank", options_.rank}, {"dtype", name(options_.dtype)}};
+    if (calibration_) made["calibration"] = calibration_->fingerprint_text();
+    io::OutputOptions layout;
+    layout.metadata = {{"mezzotint_correction", made.dump()}, {"mezzotint_version", std::string(kVersion)}};
+    ExecuteOptions execute;
+    execute.overwrite = options_.overwrite;
+    rewrite(output, items_, layout, execute, {&original_.source(), &quantized_.source()});
+    result_.bytes = std::filesystem::file_size(output);
+  }
+
+  const Model& original_;
+  const Model& quantized_;
+  const CorrectionOptions& options_;
+  std::vector<Component> components_;
+  std::optional<Calibration> calibration_;
+  std::vector<Pair> pairs_;
+  std::vector<RewriteItem> items_;
+  std::vector<std::string> missing_;
+  Energy weight_, before_, after_;
+  uint64_t done_ = 0, total_ = 0;
+  Correction result_;
+};
+
+}  // namespace
+
+std::string_view name(CorrectionMetric metric) {
+  switch (metric) {
+    case CorrectionMetric::weight:
+      return "weight";
+    case CorrectionMetric::moments:
+      return "moments";
+    case CorrectionMetric::inputs:
+      return "inputs";
+  }
+  return "";
+}
+
+Correction write_correction(const Model& original, const Model& quantized, const std::filesystem::path& output,
+                            const CorrectionOptions& options) {
+  return Corrector(original, quantized, options).run(output);
+}
+
+}  // namespace mezzotint::convert

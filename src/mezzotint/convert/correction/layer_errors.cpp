@@ -1,0 +1,90 @@
+#include "mezzotint/convert/correction/layer_errors.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/formats/parallel.h"
+
+namespace mezzotint::convert {
+namespace {
+
+constexpr int64_t kBlockRows = 128;
+
+Energy energy_of(const Metric& metric, const std::vector<float>& values, int64_t rows) {
+  Energy energy{.metric = metric.energy(values.data(), rows)};
+  for (const float value : values) energy.plain += double{value} * double{value};
+  return energy;
+}
+
+Energy sum(const std::vector<Energy>& parts) {
+  Energy total;
+  for (const Energy& part : parts) {
+    total.metric += part.metric;
+    total.plain += part.plain;
+  }
+  return total;
+}
+
+}  // namespace
+
+LayerErrors::LayerErrors(checkpoint::WeightValues original, checkpoint::WeightValues quantized, int64_t rows,
+                         int64_t cols, uint64_t memory)
+    : original_(std::move(original)), quantized_(std::move(quantized)) {
+  matrix_.rows = rows;
+  matrix_.cols = cols;
+  for (const auto& run : checkpoint::cut_runs(original_, &quantized_, static_cast<uint64_t>(kBlockRows * cols)))
+    matrix_.blocks.push_back({static_cast<int64_t>(run.first) / cols, static_cast<int64_t>(run.count) / cols});
+  if (original_.elements() * sizeof(float) <= memory) kept_.resize(original_.elements());
+  matrix_.read = [this](size_t block, float* buffer) -> const float* {
+    if (!kept_.empty()) return kept_.data() + matrix_.blocks[block].row0 * matrix_.cols;
+    std::vector<float> decoded;
+    read(block, buffer, decoded);
+    return buffer;
+  };
+}
+
+void LayerErrors::read(size_t block, float* error, std::vector<float>& decoded) const {
+  const auto& [row0, rows] = matrix_.blocks[block];
+  const auto first = static_cast<uint64_t>(row0 * matrix_.cols), count = static_cast<uint64_t>(rows * matrix_.cols);
+  std::vector<std::byte> bytes;
+  decoded.resize(count);
+  original_.read(first, count, error, bytes);
+  quantized_.read(first, count, decoded.data(), bytes);
+  for (size_t i = 0; i < count; ++i) {
+    error[i] -= decoded[i];
+    if (!std::isfinite(error[i])) error[i] = decoded[i] = 0;
+  }
+}
+
+void LayerErrors::measure(const Metric& metric, int threads, Energy& weight, Energy& error) {
+  std::vector<Energy> weights(matrix_.blocks.size()), errors(matrix_.blocks.size());
+  formats::parallel_for(matrix_.blocks.size(), threads, [&](size_t block) {
+    const auto& [row0, rows] = matrix_.blocks[block];
+    std::vector<float> values(static_cast<size_t>(rows * matrix_.cols)), decoded;
+    read(block, values.data(), decoded);
+    errors[block] = energy_of(metric, values, rows);
+    if (!kept_.empty()) std::copy(values.begin(), values.end(), kept_.begin() + row0 * matrix_.cols);
+    for (size_t i = 0; i < values.size(); ++i) values[i] += decoded[i];
+    weights[block] = energy_of(metric, values, rows);
+  });
+  weight = sum(weights);
+  error = sum(errors);
+}
+
+Energy LayerErrors::measure_rest(const Metric& metric, const LowRank& factors, int threads) const {
+  std::vector<Energy> rests(matrix_.blocks.size());
+  formats::parallel_for(matrix_.blocks.size(), threads, [&](size_t block) {
+    const auto& [row0, rows] = matrix_.blocks[block];
+    std::vector<float> rest(static_cast<size_t>(rows * matrix_.cols));
+    const float* error = matrix_.read(block, rest.data());
+    if (error != rest.data()) std::copy_n(error, rest.size(), rest.data());
+    dense::multiply(dense::Transposed::no, dense::Transposed::no, rows, matrix_.cols, factors.rank, -1.0f,
+                    factors.up.data() + row0 * factors.rank, factors.rank, factors.down.data(), matrix_.cols, 1.0f,
+                    rest.data(), matrix_.cols);
+    rests[block] = energy_of(metric, rest, rows);
+  });
+  return sum(rests);
+}
+
+}  // namespace mezzotint::convert
