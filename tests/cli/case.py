@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 PROGRAM = None  # set by run.py
-LISTED = ["compare", "convert", "doctor", "edit", "formats", "inspect", "plan", "presets", "repair", "verify"]
+LISTED = ["compare", "convert", "correct", "doctor", "edit", "formats", "inspect", "plan", "presets", "repair", "verify"]
 HIDDEN = ["completions", "man"]
 
 

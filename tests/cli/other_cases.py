@@ -193,6 +193,45 @@ class CompareTest(CliTest):
         self.run_cli("compare", "m.safetensors", "q.safetensors", "--html", "no/such/folder.html", code=1)
 
 
+class CorrectTest(CliTest):
+    def test_correct(self):
+        checkpoints.model(self.dir / "m.safetensors")
+        self.run_cli("convert", "m.safetensors", "-o", "q.safetensors", "--to", "int8")
+        result = self.run_json("correct", "m.safetensors", "q.safetensors", "-o", "lora.safetensors", "--rank", "8")
+        self.assertEqual((result["written"], len(result["layers"])), (4, 4))
+        self.assertEqual(result["bytes"], (self.dir / "lora.safetensors").stat().st_size)
+        before = [layer["weight_error_before"] for layer in result["layers"]]
+        self.assertEqual(before, sorted(before, reverse=True))
+        compared = self.run_json("compare", "m.safetensors", "q.safetensors")
+        self.assertAlmostEqual(result["weight_error_before"], compared["relative_error"], 6)
+        tensors, metadata = checkpoints.read(self.dir / "lora.safetensors")
+        self.assertEqual(json.loads(metadata["mezzotint_correction"])["rank"], 8)
+        self.assertEqual(len(tensors), 12)
+        for layer in result["layers"]:
+            self.assertLess(layer["weight_error_after"], layer["weight_error_before"])
+            self.assertIsNone(layer["output_error_before"])
+            self.assertEqual(layer["key"], "diffusion_model." + layer["name"])
+            rows, cols = layer["shape"]
+            self.assertEqual(tensors[layer["key"] + ".lora_up.weight"][:2], ("F16", [rows, 8]))
+            self.assertEqual(tensors[layer["key"] + ".lora_down.weight"][:2], ("F16", [8, cols]))
+        text = self.run_cli("correct", "m.safetensors", "q.safetensors", "-o", "lora.safetensors", "--force").stdout
+        self.assertIn("corrects 4 of 4 layers", text)
+        self.assertIn("Bypass", text)
+        wide = ("--dtype", "fp32", "--top", "1", "-o", "wide.safetensors")
+        self.assertIn("... 3 more", self.run_cli("correct", "m.safetensors", "q.safetensors", *wide).stdout)
+        self.assertEqual(checkpoints.read(self.dir / "wide.safetensors")[0]["diffusion_model.blocks.0.attn.q.alpha"][0],
+                         "F32")
+
+    def test_nothing_to_correct(self):
+        checkpoints.model(self.dir / "m.safetensors")
+        self.assertIn("nothing to correct", self.run_cli("correct", "m.safetensors", "m.safetensors", "-o", "x").stdout)
+        self.assertFalse((self.dir / "x").exists())
+        self.run_cli("correct", "m.safetensors", "m.safetensors", "-o", "x", "--dtype", "int8", code=2)
+        self.run_cli("correct", "m.safetensors", "m.safetensors", "-o", "x", "--rank", "0", code=2)
+        stderr = self.run_cli("correct", "m.safetensors", "m.safetensors", "-o", "m.safetensors", "-f", code=1).stderr
+        self.assertIn("[output-is-input]", stderr)
+
+
 class EditTest(CliTest):
     def setUp(self):
         super().setUp()

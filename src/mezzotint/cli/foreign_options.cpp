@@ -10,7 +10,7 @@ constexpr std::string_view kSearch =
     "there is no gradient search to tune; codes are the nearest ones under each format's own scales";
 constexpr std::string_view kQuip = "QuIP is not part of this program";
 constexpr std::string_view kMemory = "memory is bounded always; --max-memory SIZE sets the bound";
-constexpr std::string_view kLora = "this program does not merge or extract adapters";
+constexpr std::string_view kLora = "this program does not merge adapters";
 constexpr std::string_view kSamples =
     "nothing is calibrated on made-up activations; --calibration FILE takes statistics of real ones "
     "(tools/calibrate/record.py)";
@@ -97,7 +97,8 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
     {"--legacy-input-add", "the legacy naming is read but not written; `mezzotint repair` brings a file up to date"},
     {"--make-hybrid-mxfp8 --tensor-scales", "no runtime loads hybrid_mxfp8"},
     {"--actcal --actcal-samples --actcal-percentile --actcal-lora --actcal-seed --actcal-device", kSamples},
-    {"--extract-lora --lora-rank --lora-target --lora-depth --lora-ar-threshold --lora-output", kLora},
+    {"--extract-lora --lora-rank --lora-target --lora-depth --lora-ar-threshold --lora-output",
+     "use `mezzotint correct ORIGINAL CONVERTED -o LORA`"},
     // Stand-alone scripts
     {"--original --quantized --base --layers-to-compare --output-report --top-layers",
      "use `mezzotint compare A B --top N`"},

@@ -80,7 +80,7 @@ def load(folder):
     try:
         cli_args = importlib.import_module("comfy.cli_args")
         cli_args.args.cpu = True
-        names = ["ops", "utils", "quant_ops", "sd", "model_detection",
+        names = ["ops", "utils", "quant_ops", "sd", "lora", "model_detection",
                  "ldm.wan.model", "ldm.flux.model"]
         modules = {n.split(".")[1] if "." in n else n:
                    importlib.import_module("comfy." + n) for n in names}
