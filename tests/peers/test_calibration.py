@@ -205,3 +205,38 @@ def test_comfyui_uses_the_scales(record, mezzotint, comfy, torch, model, rng, tm
     for layer in SIZES:
         assert errors["with", layer] < 0.05, errors  # three bits of mantissa twice
         assert errors["without", layer] > 0.3, errors
+
+
+def test_comfyui_multiplies_smoothed_inputs(record, mezzotint, comfy, torch, model, rng, tmp_path):
+    """--smooth: ComfyUI reads the factors, and what it computes is the layer's own output."""
+    data = batches(torch, rng, 4)
+    recorder = record.Recorder(model)
+    run(torch, model, data)
+    recorder.save(tmp_path / "c.safetensors")
+    source = container.write(tmp_path / "in.safetensors",
+                             {n: container.f32(t.numpy()) for n, t in model.state_dict().items() if "blocks" in n})
+    inputs = inputs_of(torch, model, data)
+    output = tmp_path / "out.safetensors"
+    file = mezzotint.convert(source, "nvfp4", output, include="blocks",
+                             extra=("--calibration", tmp_path / "c.safetensors", "--smooth", "0.5"))
+    mezzotint.run("verify", output)
+    for name, linear in linears.load(comfy, torch, output, SIZES).items():
+        w, bias = (t.detach() for t in (model.get_submodule(name).weight, model.get_submodule(name).bias))
+        x = torch.from_numpy(inputs[name])
+        size = np.sqrt(np.abs(inputs[name]).max(0) / w.abs().amax(0).numpy())
+        wanted = np.exp(np.log(size).mean()) / size
+        factors = linear.pre_quant_scale.numpy()
+        np.testing.assert_allclose(factors, wanted, rtol=2.0**-8)  # rounded to bf16
+        assert np.array_equal(factors, linear.pre_quant_scale.bfloat16().float().numpy())
+        assert float(linear.input_scale) == np.abs(inputs[name] * factors).max() / np.float32(2688)
+        assert file.tensors[name + ".pre_quant_scale"].dtype == "F32"
+        expected = torch.nn.functional.linear(x, w, bias).numpy()
+
+        def error():
+            with torch.no_grad():
+                return np.linalg.norm(linear(x).numpy() - expected) / np.linalg.norm(expected)
+
+        assert error() < 0.2
+        with torch.no_grad():
+            linear.pre_quant_scale.fill_(1)
+        assert error() > 0.3, "negative control: nobody multiplied"

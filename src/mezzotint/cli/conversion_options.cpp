@@ -126,6 +126,13 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
                                    convert::ConvertOptions().input_scale)),
         how)
       ->type_name("RULE");
+  group(app.add_option("--smooth", a.smooth,
+                       "Let weights take over size from outlier channels of inputs that are quantized, too "
+                       "(SmoothQuant), by this exponent, usually 0.5. Needs --calibration; for formats that have a "
+                       "place for the factors")
+            ->check(CLI::Range(0.0, 1.0).description("")),
+        how)
+      ->type_name("ALPHA");
   std::string optimizers = "Instead of what --effort stands for: ";
   for (const auto& [optimizer, summary] : convert::optimizer_names())
     optimizers += fmt::format("{}{} ({})", optimizers.ends_with(": ") ? "" : "; ", optimizer, summary);
@@ -182,6 +189,7 @@ convert::ConvertOptions read_options(const ConversionArguments& a) {
   }
   if (a.seed) options.seed = *a.seed;
   if (a.effort) options.effort = *a.effort;
+  if (a.smooth) options.smooth = *a.smooth;
   if (a.no_bias_correction) options.no_bias_correction = true;
   if (a.optimizer) options.optimizer = *a.optimizer;
   if (a.top_p) options.subspace.top_p = *a.top_p;

@@ -21,6 +21,7 @@ struct ConversionArguments {
   std::optional<double> top_p;
   std::optional<int64_t> min_k, max_k;
   std::optional<int> effort;
+  std::optional<double> smooth;
   int threads = 0;
 };
 

@@ -74,7 +74,7 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
     {"--calib-samples --calib-cpu --calibration-data --calibration-lora", kSamples},
     // Fork: smoothing, GPTQ, QuIP
     {"--smoothquant --smoothquant-alpha",
-     "smoothing needs a runtime that undoes it; ComfyUI has none for these formats"},
+     "use --smooth ALPHA with --calibration, for formats that can store the factors"},
     {"--gptq-actorder --gptq-fast --gptq-turbo", kSearch},
     {"--quip-actorder --no-quip-actorder --quip-hadamard --no-quip-hadamard --quip-seed --quip-store-transformed "
      "--quip-requant-scheme --quip-requant-tensor-per-row --no-quip-requant-tensor-per-row --quip-checkpointed "

@@ -44,6 +44,7 @@ struct ConvertOptions {
   std::vector<std::string> calibration;  ///< files of activation statistics (calibration/calibration.h)
   std::string calibration_fingerprint;   ///< of those files, as make_plan finds or a recipe wants it
   std::string input_scale = "amax";      ///< activation scales from them: as in parse_input_scale
+  std::optional<double> smooth;          ///< 0 ... 1: shift inputs' size into weights (optimizers/smoothing.h)
   bool no_bias_correction = false;       ///< leave biases alone although calibration tells what their layers lose
   uint64_t max_memory = 1ull << 30;      ///< bound of the buffers, in bytes
   uint64_t max_shard_bytes = 0;          ///< 0 = one file

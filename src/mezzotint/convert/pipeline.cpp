@@ -117,9 +117,10 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
                              state->source_factors = checkpoint::column_factors(model_, layer);
                            }
                          }});
+  if (row.smoothing) append_smoothing(row, state, *job);
   const int passes = state->plan.passes;
   const bool fused = passes > 0 && state->plan.fused && !feedback;
-  state->sweeps = static_cast<uint64_t>(passes + (fused ? 0 : 1));
+  state->sweeps = static_cast<uint64_t>(passes + (fused ? 0 : 1) + (row.smoothing ? 1 : 0));
   for (int pass = 0; pass < passes; ++pass) {
     Stage& stage = job->stages.emplace_back();
     const bool encodes = fused && pass == passes - 1;
@@ -160,6 +161,7 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
 void Pipeline::append_end(const PlanRow& row, const std::shared_ptr<State>& state, Job& job) {
   job.stages.push_back({.tiles = 0, .run = {}, .finish = [this, &row, state] {
                           write_parameters(row, state->parameters);
+                          if (row.smoothing) write_smoothing(row, *state);
                           if (row.bias != checkpoint::Model::npos)
                             write_bias(plan_.rows[row.bias], state->bias_correction);
                           work_done_ += std::max(0.0, state->work.total() - state->work_counted);
@@ -204,6 +206,8 @@ void Pipeline::measure(const PlanRow& row, State& state, size_t index, const for
     layout.format->transform(layout, source.data(), tile.rows, true);
     layout.format->transform(layout, decoded.data(), tile.rows, true);
   }
+  checkpoint::scale_columns(state.input_factors, static_cast<uint64_t>(tile.rows), source.data());
+  checkpoint::scale_columns(state.input_factors, static_cast<uint64_t>(tile.rows), decoded.data());
   if (corrects)
     bias_correction(source.data(), decoded.data(), tile.rows, layout.cols, layout.cols,
                     row.statistics->channel_mean.data(), state.bias_correction.data() + tile.row0);
@@ -269,7 +273,7 @@ formats::Tile Pipeline::load_rows(const PlanRow& row, const State& state, const 
       tile.dtype = DType::f32;
     }
   }
-  return formats::prepare_tile(layout, tile, scratch.transformed);
+  return formats::prepare_tile(layout, smooth(state, tile, scratch), scratch.transformed);
 }
 
 void Pipeline::encode_tile(const PlanRow& row, const State& state, const formats::Tile& tile, Scratch& scratch) {
@@ -287,7 +291,7 @@ void Pipeline::write_parameters(const PlanRow& row, const formats::Parameters& p
     writer_.write(row.output + i, 0, parameters.tensors[i].data(), parameters.tensors[i].size());
   size_t next = row.output + row.layout->tensors.size();
   if (row.has_marker) writer_.write(next++, 0, row.marker.data(), row.marker.size());
-  if (row.input_scale) writer_.write(next, 0, &*row.input_scale, sizeof(float));
+  if (row.input_scale && !row.smoothing) writer_.write(next, 0, &*row.input_scale, sizeof(float));
 }
 
 void Pipeline::row_finished(size_t index) {

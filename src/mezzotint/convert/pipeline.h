@@ -62,6 +62,12 @@ class Pipeline {
   void advance(const PlanRow& row, State& state, int64_t rows);
   void append_end(const PlanRow& row, const std::shared_ptr<State>& state, Job& job);
 
+  // pipeline_smoothing.cpp
+  void append_smoothing(const PlanRow& row, const std::shared_ptr<State>& state, Job& job);
+  /// The tile as the layer's smoothed inputs want it, in scratch.values; itself where there are no factors (yet).
+  formats::Tile smooth(const State& state, const formats::Tile& tile, Scratch& scratch) const;
+  void write_smoothing(const PlanRow& row, const State& state);
+
   // pipeline_feedback.cpp
   void append_feedback(const PlanRow& row, const std::shared_ptr<State>& state, Job& job);
   void append_expert(const PlanRow& row, const std::shared_ptr<State>& state, Job& job, int64_t expert);

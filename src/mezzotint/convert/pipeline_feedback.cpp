@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mezzotint/convert/optimizers/smoothing.h"
 #include "mezzotint/convert/pipeline_state.h"
 #include "mezzotint/kernel/transpose.h"
 
@@ -83,6 +84,7 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
       std::copy_n(state->moments.data() + row0 * layout.cols, rows * layout.cols, out);
     else
       plan_.calibration->read_gram_rows(row.name, row0, rows, out);
+    if (!state->input_factors.empty()) smooth_moments(state->input_factors, row0, rows, out);
   };
   const uint64_t tiles = Objective::tile_bytes(layout.cols, *row.method.objective);
   if (tiles > objective_memory_ && !state->scratch.is_open()) {

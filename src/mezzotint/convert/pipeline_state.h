@@ -2,6 +2,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "mezzotint/convert/methods.h"
@@ -38,6 +39,13 @@ struct Pipeline::State {
   RowWork work;
   std::atomic<double> work_counted{0};
   std::vector<float> bias_correction;  // by row of the weight
+
+  // Smoothing.
+  std::mutex column_mutex;
+  std::vector<float> column_amax;     // of the weight
+  std::vector<float> input_factors;   // what loaders multiply inputs by; empty until they are known
+  std::vector<float> weight_factors;  // what columns of the weight are multiplied by: 1 / input_factors
+  std::vector<float> column_weight;   // of choose
 
   // Rounding with feedback.
   std::vector<formats::RowRange> strips;

@@ -41,8 +41,11 @@ struct PlanRow {
   Method method;                                ///< of finding parameters and codes, where they are
   const LayerStatistics* statistics = nullptr;  ///< of the layer's inputs, in Plan::calibration
   size_t bias = checkpoint::Model::npos;        ///< row of the bias that this row corrects and writes
-  std::optional<float> input_scale;             ///< activation scale from them, to be stored
-  size_t output = 0;  ///< first output tensor (weight); layout.tensors follow one another, then marker, input_scale
+  std::optional<double> smoothing;              ///< exponent of the layer's smoothing factors, found in a first pass
+  std::optional<float>
+      input_scale;  ///< activation scale from them, to be stored; with smoothing only that there is one
+  /// First output tensor (weight); layout.tensors follow one another, then marker, input_scale, pre_quant_scale.
+  size_t output = 0;
   bool has_marker = false;
   std::string marker;  ///< marker text of a quantized output layer
   uint64_t bytes_in = 0, bytes_out = 0;

@@ -40,7 +40,8 @@ std::string to_json(const Plan& plan) {
                     {"shape", row.shape},
                     {"bytes_in", row.bytes_in},
                     {"bytes_out", row.bytes_out}});
-    if (row.input_scale) rows.back()["input_scale"] = *row.input_scale;
+    if (row.smoothing) rows.back()["smoothing"] = *row.smoothing;
+    if (row.input_scale && !row.smoothing) rows.back()["input_scale"] = *row.input_scale;
   }
   return root.dump(2);
 }

@@ -82,6 +82,8 @@ void lay_out_output(Plan& plan, const checkpoint::Model& model,
         layers.emplace_back(layer, row.marker);
       }
       if (row.input_scale) add_spec(plan, row, layer + "." + std::string(checkpoint::kInputScale), DType::f32, {});
+      if (row.smoothing)
+        add_spec(plan, row, layer + "." + std::string(checkpoint::kPreQuantScale), DType::f32, {row.layout->cols});
     }
     plan.bytes_out += row.bytes_out;
   }

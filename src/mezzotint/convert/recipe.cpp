@@ -110,6 +110,14 @@ const std::vector<Field>& fields() {
       field("no_bias_correction", &ConvertOptions::no_bias_correction),
       field("calibration", &ConvertOptions::calibration_fingerprint),
       field("input_scale", &ConvertOptions::input_scale),
+      {"smooth",
+       [](const ConvertOptions& options, ordered_json& out) {
+         if (options.smooth) out["smooth"] = *options.smooth;
+       },
+       [](ConvertOptions& options, const json& value) {
+         if (!value.is_number()) bad("wrong number in a recipe", value.dump());
+         options.smooth = value.get<double>();
+       }},
   };
   return list;
 }

@@ -25,7 +25,7 @@ TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_
   const formats::Layout& layout = *row.layout;
   const auto cols = static_cast<uint64_t>(layout.cols);
   const bool quantized = row.action == Action::reencode;
-  const bool decodes = quantized || is_decoded_source(info.dtype);
+  const bool decodes = quantized || is_decoded_source(info.dtype) || row.smoothing;
   const DType source = decodes ? DType::f32 : info.dtype;
   const formats::Layout* stored = quantized ? &model.layers()[row.layer].layout : nullptr;
   const bool whole = stored != nullptr && stored->decodes_whole;
@@ -55,6 +55,7 @@ uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row) {
     const auto choose_plan = row.layout->format->choose_plan;
     if (choose_plan != nullptr) bytes += choose_plan(*row.layout, {.effort = row.method.effort}).stats * sizeof(float);
   }
+  if (row.smoothing) bytes += 4 * static_cast<uint64_t>(row.layout->cols) * sizeof(float);
   if (row.action == Action::reencode) {
     const checkpoint::Layer& layer = model.layers()[row.layer];
     bytes += parameter_bytes(layer.layout);

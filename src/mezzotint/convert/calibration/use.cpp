@@ -37,6 +37,24 @@ void check_fingerprint(const std::string& wanted, const std::string& found) {
                .advice = advice});
 }
 
+void check_smoothing(const ConvertOptions& options) {
+  if (!options.smooth) return;
+  if (!(*options.smooth >= 0 && *options.smooth <= 1))
+    throw Error({.name = "bad-option",
+                 .problem = "the exponent of smoothing is not between 0 and 1",
+                 .found = fmt::format("{}", *options.smooth)});
+  if (options.calibration.empty())
+    throw Error({.name = "bad-option",
+                 .problem = "smoothing needs to know how large the inputs of layers are",
+                 .advice = "Give --calibration FILE with --smooth (docs/calibration.md)."});
+  const auto percentile = parse_input_scale(options.input_scale);
+  if (percentile && *percentile < 100)
+    throw Error({.name = "bad-option",
+                 .problem = "percentiles of smoothed inputs are not known",
+                 .found = "--input-scale " + options.input_scale,
+                 .advice = "Give --input-scale amax or none with --smooth."});
+}
+
 class Assignment {
  public:
   Assignment(Plan& plan, const Model& model)
@@ -62,6 +80,7 @@ class Assignment {
 
   void assign(PlanRow& row) {
     row.statistics = plan_.calibration->find(row.name, row.layout->cols);
+    if (plan_.options.smooth) smooth(row);
     if (row.action != Action::keep_codes) {
       ++layers_;
       if (row.statistics == nullptr) missing_.push_back(row.name);
@@ -83,6 +102,30 @@ class Assignment {
       if (row.action == Action::keep_codes) replaced_.push_back(row.layer);
     } else if (row.statistics->amax == 0) {
       ++silent_;
+    }
+  }
+
+  /// Why a row that is to be encoded cannot be smoothed, or "".
+  static std::string why_not_smoothed(const PlanRow& row) {
+    const formats::Layout& layout = *row.layout;
+    const auto companions = layout.format->companions;
+    const bool carries =
+        std::find(companions.begin(), companions.end(), checkpoint::kPreQuantScale) != companions.end();
+    if (!carries || layout.transformed || layout.experts != 1)
+      return fmt::format("{} has no place for smoothing factors{}", row.to, carries ? " in this layer" : "");
+    if (row.statistics == nullptr) return "no statistics of its inputs";
+    return row.statistics->amax == 0 ? "its inputs were all zero" : "";
+  }
+
+  void smooth(PlanRow& row) {
+    if (row.action == Action::keep_codes) return;
+    const std::string reason = why_not_smoothed(row);
+    row.reason += reason.empty() ? "; smoothed" : "; not smoothed: " + reason;
+    if (reason.empty()) {
+      row.smoothing = plan_.options.smooth;
+      ++smoothed_;
+    } else if (unsmoothed_++ == 0) {
+      first_unsmoothed_ = row.name + ": " + reason;
     }
   }
 
@@ -125,6 +168,11 @@ class Assignment {
           "{} of {} layers to be quantized have no statistics in the calibration files (first: {}); they are quantized "
           "without.",
           missing_.size(), layers_, missing_.front()));
+    if (unsmoothed_ > 0)
+      plan_.warnings.push_back(fmt::format(
+          "--smooth leaves {} of {} layers as they are (first: {}). Their factors would have to go into the layer in "
+          "front, which is not done.",
+          unsmoothed_, smoothed_ + unsmoothed_, first_unsmoothed_));
     if (silent_ > 0)
       plan_.warnings.push_back(
           fmt::format("{} layers saw nothing but zeros in the calibration; they get no input_scale.", silent_));
@@ -144,7 +192,8 @@ class Assignment {
   std::map<const LayerStatistics*, const std::string*> owners_;
   std::vector<std::string> missing_;
   std::vector<size_t> replaced_;  // layers whose own input_scale goes
-  size_t layers_ = 0, scales_ = 0, silent_ = 0;
+  size_t layers_ = 0, scales_ = 0, silent_ = 0, smoothed_ = 0, unsmoothed_ = 0;
+  std::string first_unsmoothed_;
   uint64_t least_tokens_ = ~uint64_t{0};
 };
 
@@ -157,6 +206,7 @@ void use_calibration(Plan& plan, const Model& model) {
   const std::string found = plan.calibration ? plan.calibration->fingerprint_text() : "";
   check_fingerprint(options.calibration_fingerprint, found);
   options.calibration_fingerprint = found;
+  check_smoothing(options);
   if (plan.calibration) Assignment(plan, model).run();
 }
 

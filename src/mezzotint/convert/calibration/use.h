@@ -9,6 +9,7 @@ namespace mezzotint::convert {
 /// plan.options and says in notes and warnings what had no match.
 ///
 /// Throws the Errors of Calibration::open, and
+///   "bad-option"             --smooth is out of range, without calibration, or with a percentile for input_scale
 ///   "calibration-needed"     a recipe was made with calibration files, and none are given
 ///   "calibration-differs"    it was made with others
 ///   "calibration-unrelated"  no layer of the model has statistics
