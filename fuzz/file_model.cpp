@@ -27,6 +27,34 @@ void FileModel::add(std::string_view name, DType dtype, Shape shape, std::string
   entries.push_back(std::move(entry));
 }
 
+void FileModel::replace(size_t index, DType dtype, const Shape& shape, const std::string& bytes) {
+  FileModel rebuilt;
+  rebuilt.top = top;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const Entry& entry = entries[i];
+    if (i == index)
+      rebuilt.add(entry.name, dtype, shape, bytes);
+    else
+      rebuilt.add(entry.name, entry.dtype, entry.shape,
+                  std::string_view(data).substr(entry.begin, entry.end - entry.begin));
+    rebuilt.entries.back().touched = entry.touched || i == index;
+  }
+  *this = std::move(rebuilt);
+}
+
+void FileModel::remove(size_t index) {
+  FileModel rebuilt;
+  rebuilt.top = top;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const Entry& entry = entries[i];
+    if (i == index) continue;
+    rebuilt.add(entry.name, entry.dtype, entry.shape,
+                std::string_view(data).substr(entry.begin, entry.end - entry.begin));
+    rebuilt.entries.back().touched = entry.touched;
+  }
+  *this = std::move(rebuilt);
+}
+
 namespace {
 
 std::string entry_text(const Entry& entry) {

@@ -52,6 +52,10 @@ struct FileModel {
 
   /// Adds a tensor behind the others.
   void add(std::string_view name, DType dtype, Shape shape, std::string_view bytes);
+  /// Gives an entry another content; everything else stays, in the same order. The entry counts as touched.
+  void replace(size_t index, DType dtype, const Shape& shape, const std::string& bytes);
+  /// Leaves an entry out.
+  void remove(size_t index);
   std::string header() const;
   std::string bytes() const;
   void touch_all();

@@ -113,30 +113,12 @@ std::string odd_json(Rng& rng) {
   return text;
 }
 
-/// Gives an entry other bytes at the end of the data; the old ones become a tensor of their own.
-void replace(FileModel& file, size_t index, DType dtype, const Shape& shape, const std::string& bytes) {
-  const Entry old = file.entries[index];
-  FileModel rebuilt;
-  rebuilt.top = file.top;
-  for (size_t i = 0; i < file.entries.size(); ++i) {
-    const Entry& entry = file.entries[i];
-    if (i == index)
-      rebuilt.add(entry.name, dtype, shape, bytes);
-    else
-      rebuilt.add(entry.name, entry.dtype, entry.shape,
-                  std::string_view(file.data).substr(entry.begin, entry.end - entry.begin));
-  }
-  for (size_t i = 0; i < rebuilt.entries.size(); ++i) rebuilt.entries[i].touched = file.entries[i].touched;
-  rebuilt.entries[index].touched = true;
-  file = std::move(rebuilt);
-}
-
 Answer other_marker(FileModel& file, Rng& rng) {
   for (size_t tries = 0; tries < 20; ++tries) {
     const size_t index = rng() % file.entries.size();
     if (!is_marker(file.entries[index])) continue;
     const std::string text = odd_json(rng);
-    replace(file, index, DType::u8, {static_cast<int64_t>(text.size())}, text);
+    file.replace(index, DType::u8, {static_cast<int64_t>(text.size())}, text);
     return "ok";
   }
   return "ok";
@@ -188,7 +170,7 @@ Answer other_shape(FileModel& file, Rng& rng) {
     default:
       if (shape.size() > 1) std::swap(shape.front(), shape.back());
   }
-  replace(file, index, entry.dtype, shape, counting(byte_count(entry.dtype, shape).value(), static_cast<char>(rng())));
+  file.replace(index, entry.dtype, shape, counting(byte_count(entry.dtype, shape).value(), static_cast<char>(rng())));
   return "ok";
 }
 
@@ -197,7 +179,7 @@ Answer other_dtype(FileModel& file, Rng& rng) {
   const Entry entry = file.entries[index];
   DType dtype = all_dtypes()[rng() % all_dtypes().size()].dtype;
   if (!byte_count(dtype, entry.shape)) dtype = DType::f16;
-  replace(file, index, dtype, entry.shape, counting(byte_count(dtype, entry.shape).value(), static_cast<char>(rng())));
+  file.replace(index, dtype, entry.shape, counting(byte_count(dtype, entry.shape).value(), static_cast<char>(rng())));
   return "ok";
 }
 
@@ -224,23 +206,13 @@ Answer renamed(FileModel& file, Rng& rng) {
     if (entry.name == name) return "ok";
   file.entries[index].name = name;
   const Entry entry = file.entries[index];
-  replace(file, index, entry.dtype, entry.shape, file.data.substr(entry.begin, entry.end - entry.begin));
+  file.replace(index, entry.dtype, entry.shape, file.data.substr(entry.begin, entry.end - entry.begin));
   return "ok";
 }
 
 Answer removed(FileModel& file, Rng& rng) {
-  const size_t index = rng() % file.entries.size();
-  FileModel rebuilt;
-  rebuilt.top = file.top;
-  for (size_t i = 0; i < file.entries.size(); ++i) {
-    const Entry& entry = file.entries[i];
-    if (i == index && file.entries.size() > 1) continue;
-    rebuilt.add(entry.name, entry.dtype, entry.shape,
-                std::string_view(file.data).substr(entry.begin, entry.end - entry.begin));
-    rebuilt.entries.back().touched = entry.touched;
-  }
-  rebuilt.touch_all();
-  file = std::move(rebuilt);
+  if (file.entries.size() > 1) file.remove(rng() % file.entries.size());
+  file.touch_all();
   return "ok";
 }
 
