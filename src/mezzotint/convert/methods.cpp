@@ -41,7 +41,7 @@ void correct_biases(Plan& plan, const checkpoint::Model& model) {
 
 bool takes_bf16(const ConvertOptions& options, const checkpoint::Model& model, const PlanRow& row) {
   if (options.bf16_compute == Bf16Compute::off || row.method.objective->moments == Moments::inputs) return false;
-  const bool stored_so = row.action == Action::encode && !row.layout->transformed &&
+  const bool stored_so = row.action == Action::encode && !row.layout->transformed && !row.smoothing &&
                          model.source().tensors()[row.source].dtype == DType::bf16;
   return (stored_so || options.bf16_compute == Bf16Compute::on) && has_bf16_products();
 }
