@@ -12,6 +12,8 @@ namespace {
 // --- histograms
 // -------------------------------------------------------------------------------------------------------
 constexpr double kWidth = 360, kHeight = 120, kBottom = 96;
+// Weights that a format happens to have, a few in a million, are no news.
+constexpr double kWorthSaying = 0.001;
 
 // Octaves around the typical weight that the drawings show.
 struct Range {
@@ -103,9 +105,11 @@ void write_histogram(std::string& out, const PageView& view, size_t index, const
   out += fmt::format("<line class=\"axis\" x1=\"0\" x2=\"{}\" y1=\"{}\" y2=\"{}\"/>", kWidth, kBottom, kBottom);
   const double at = range.x(std::log2(error));
   out += fmt::format("<line class=\"mark\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"4\" y2=\"{}\"/>", at, at, kBottom);
-  out += fmt::format("</svg><p>largest weight {:.3g} &times; typical; {} became zero; {} unchanged</p></figure>\n",
-                     errors.max_a / rms, percent_text(static_cast<double>(errors.zeroed) / static_cast<double>(finite)),
-                     percent_text(static_cast<double>(errors.errors[0]) / static_cast<double>(finite)));
+  const double zeroed = static_cast<double>(errors.zeroed) / static_cast<double>(finite);
+  const double unchanged = static_cast<double>(errors.errors[0]) / static_cast<double>(finite);
+  out +=
+      fmt::format("</svg><p>largest weight {:.3g} &times; typical; {} became zero{}</p></figure>\n", errors.max_a / rms,
+                  percent_text(zeroed), unchanged >= kWorthSaying ? "; " + percent_text(unchanged) + " unchanged" : "");
 }
 
 // --- frontier
