@@ -58,7 +58,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Published{"ltx-video-2b", "ltxv", "model.diffusion_model.", "28 blocks, width 2048"},
                     Published{"ltx-video-13b", "ltxv", "model.diffusion_model.", "48 blocks, width 4096"},
                     Published{"ltx-2", "ltxv2", "model.diffusion_model.", ""}, Published{"t5-xxl", "t5", "", ""},
-                    Published{"umt5-xxl", "t5", "", ""},
+                    Published{"umt5-xxl", "t5", "", ""}, Published{"chroma-radiance", "chroma_radiance", "", ""},
+                    Published{"krea2", "krea2", "", ""}, Published{"ideogram4", "ideogram4", "", ""},
+                    Published{"lens", "lens", "", ""},
                     Published{"sdxl-base", "sd_unet", "model.diffusion_model.", "SDXL"}),
     [](const auto& instance) {
       std::string name = instance.param.model;

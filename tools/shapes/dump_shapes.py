@@ -118,6 +118,12 @@ def norm_scale(name):
     return re.sub(r"_norm\.weight$", "_norm.scale", name)
 
 
+def build_radiance(model):
+    import torch
+
+    return build({**model, "config": {**model["config"], "nerf_embedder_dtype": torch.float32}})
+
+
 def chroma_names(name):
     return re.sub(r"(_norm|distilled_guidance_layer\.norms\.\d+)\.weight$", r"\1.scale", name)
 
@@ -285,6 +291,40 @@ MODELS = [
                        txt_ids_dims=[]),
         "rename": chroma_names, "stacks": [r"double_blocks\.", r"single_blocks\."],
         "widths": {"dim": 3072, "text": 4096, "guidance": 5120},
+    },
+    {
+        "name": "chroma-radiance", "source": "comfy.ldm.chroma_radiance.model.ChromaRadiance",
+        "detects": "ChromaRadiance", "dtype": "BF16", "build": build_radiance,
+        "config": dict(in_channels=3, out_channels=3, patch_size=16, context_in_dim=4096,
+                       hidden_size=3072, mlp_ratio=4.0, num_heads=24, depth=19,
+                       depth_single_blocks=38, axes_dim=[16, 56, 56], theta=10000, qkv_bias=True,
+                       in_dim=64, out_dim=3072, hidden_dim=5120, n_layers=5, vec_in_dim=None,
+                       txt_ids_dims=[], nerf_hidden_size=64, nerf_mlp_ratio=4, nerf_depth=4,
+                       nerf_max_freqs=8, nerf_tile_size=512, nerf_final_head_type="conv",
+                       use_x0=False, use_sequential_txt_ids=False),
+        "rename": chroma_names,
+        "stacks": [r"double_blocks\.", r"single_blocks\.", r"nerf_blocks\."],
+        "widths": {"dim": 3072, "text": 4096, "guidance": 5120},
+    },
+    {
+        "name": "krea2", "source": "comfy.ldm.krea2.model.SingleStreamDiT", "detects": "Krea2",
+        "dtype": "BF16", "config": dict(features=6144, txtdim=2560, heads=48, kvheads=12, layers=28),
+        "stacks": [r"blocks\.", r"txtfusion\.layerwise_blocks\.", r"txtfusion\.refiner_blocks\."],
+        "widths": {"dim": 6144, "text": 2560},
+    },
+    {
+        "name": "ideogram4", "source": "comfy.ldm.ideogram4.model.Ideogram4Transformer2DModel",
+        "detects": "Ideogram4", "dtype": "BF16",
+        "config": dict(in_channels=128, num_layers=34, num_attention_heads=18, attention_head_dim=256,
+                       intermediate_size=12288, adaln_dim=512, llm_features_dim=53248),
+        "stacks": [r"layers\."], "widths": {"dim": 4608, "text": 53248},
+    },
+    {
+        "name": "lens", "source": "comfy.ldm.lens.model.LensTransformer2DModel", "detects": "Lens",
+        "dtype": "BF16",
+        "config": dict(in_channels=128, out_channels=32, num_layers=48, attention_head_dim=64,
+                       num_attention_heads=24, enc_hidden_dim=2880),
+        "stacks": [r"transformer_blocks\."], "widths": {"dim": 1536, "text": 2880},
     },
     {
         "name": "hunyuan-video", "source": "comfy.ldm.hunyuan_video.model.HunyuanVideo",
