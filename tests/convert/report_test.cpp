@@ -327,6 +327,41 @@ TEST_F(MadeReport, OfAConversion) {
   EXPECT_EQ(report.recipe, recipe_json(options));
 }
 
+TEST_F(MadeReport, SaysOnceThatValuesAreNotFinite) {
+  auto rng = test::test_rng();
+  auto file = small_model(rng);
+  auto& bytes = file.tensors.front().second.bytes;
+  bytes[0] = static_cast<char>(0x80);  // bf16 infinity
+  bytes[1] = static_cast<char>(0x7f);
+  test::write_raw(in(), file);
+  const auto model = checkpoint::Model::open(in());
+  plan_ = make_plan(model, out(), {}, 2);
+  ExecuteOptions run;
+  run.measure = true;
+  outcome_ = execute(plan_, model, run);
+  ASSERT_THAT(outcome_.warnings, ElementsAre(HasSubstr("not finite")));
+  const auto about_it = [](const Report& report) {
+    const auto warnings = find(report).warnings;
+    return std::count_if(warnings.begin(), warnings.end(),
+                         [](const auto& w) { return w.text.find("not finite") != std::string::npos; });
+  };
+  EXPECT_EQ(about_it(make_report(plan_, outcome_, outcome_.layers)), 1);
+  // Of a layer that nobody measured, the conversion's own word stays.
+  EXPECT_EQ(about_it(make_report(plan_, outcome_, {})), 1);
+}
+
+TEST_F(MadeReport, WarningsOfThePlanCarryWhatMendsThem) {
+  auto rng = test::test_rng();
+  // names a format: one that ComfyUI does not load
+  const Report report = make_report(
+      plan(small_model(rng), {.to = "int8_blockwise:block_size=16", .layer_config = R"({"nothing":{"skip":true}})"}),
+      {}, {});
+  ASSERT_EQ(report.warnings.size(), 2u);
+  for (const auto& warning : report.warnings) {
+    EXPECT_EQ(std::count(warning.text.begin(), warning.text.end(), '`'), 2) << warning.text;
+  }
+}
+
 TEST_F(MadeReport, OfAComparison) {
   auto rng = test::test_rng();
   ConvertOptions options;

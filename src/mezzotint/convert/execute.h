@@ -28,6 +28,9 @@ struct ExecuteOptions {
   const std::atomic<bool>* cancel = nullptr;  ///< set (by a signal handler) to stop cleanly; the run can be resumed
 };
 
+/// After a layer's name: the warning about a source that holds them. Reports count them and say it once.
+inline constexpr std::string_view kNotFinite = ": the source holds values that are not finite";
+
 struct Outcome {
   bool cancelled = false;  ///< the .partial and its journal are left for --resume
   double seconds = 0;

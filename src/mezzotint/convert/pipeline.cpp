@@ -166,7 +166,7 @@ void Pipeline::append_end(const PlanRow& row, const std::shared_ptr<State>& stat
                             write_bias(plan_.rows[row.bias], state->bias_correction);
                           work_done_ += std::max(0.0, state->work.total() - state->work_counted);
                           bytes_done_ += row.bytes_in - std::min<uint64_t>(row.bytes_in, state->counted);
-                          if (state->non_finite) warn(row.name + ": the source holds values that are not finite");
+                          if (state->non_finite) warn(row.name + std::string(kNotFinite));
                           if (state->meter) {
                             state->measured.errors = state->meter->result();
                             state->measured.seconds = static_cast<double>(state->nanoseconds) * 1e-9;

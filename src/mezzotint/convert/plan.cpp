@@ -93,7 +93,8 @@ class Planner {
       if (info.name.ends_with(kWeight)) names.push_back(layer_name(info.name));
     layer_config_ = LayerConfig::parse(plan_.options.layer_config, names, plan_.options.layer_config_fullmatch);
     for (const std::string& key : layer_config_->unused(names))
-      plan_.warnings.push_back(fmt::format("The layer config's '{}' matches no layer.", key));
+      plan_.warnings.push_back(
+          fmt::format("The layer config's '{}' matches no layer; `mezzotint plan --template` lists all.", key));
   }
 
   Part make_part(const Component& component) const {
@@ -418,11 +419,11 @@ class Planner {
       plan_.warnings.push_back(fmt::format(
           "{} scales belong to no layer that can be read and were copied; see `mezzotint verify`.", orphans_));
     if (too_wide_ > 0)
-      plan_.warnings.push_back(
-          fmt::format("{} layers were left as they are because a row does not fit --max-memory.", too_wide_));
+      plan_.warnings.push_back(fmt::format(
+          "{} layers were left as they are because a row does not fit; give a larger `--max-memory`.", too_wide_));
     if (undroppable_ > 0)
       plan_.warnings.push_back(fmt::format(
-          "--drop matches {} scales or markers of layers that stay; they go only with their weight.", undroppable_));
+          "`--drop` matches {} scales or markers of layers that stay; they go only with their weight.", undroppable_));
     if (broken_ > 0)
       plan_.warnings.push_back(fmt::format(
           "{} quantized layers do not fit their markers and were copied as they are; see `mezzotint verify`.",
@@ -434,8 +435,9 @@ class Planner {
         plan_.notes.push_back(
             "Unknown architecture: only the rules that hold for every model were used. `--preset NAME` chooses one.");
     for (const auto& [format, support] : not_loadable_)
-      plan_.warnings.push_back(fmt::format("ComfyUI cannot load '{}' (loads it: {}). The nearest that it can: '{}'.",
-                                           format, support->loaders, support->nearest));
+      plan_.warnings.push_back(
+          fmt::format("ComfyUI cannot load '{}' (loads it: {}). The nearest that it can: `--to {}`.", format,
+                      support->loaders, support->nearest));
   }
 
   Plan& plan_;

@@ -161,12 +161,14 @@ class Assignment {
                    .found = unused.front(),
                    .advice = "Layers are matched by the names that they have in the checkpoint."});
     if (!unused.empty())
-      plan_.warnings.push_back(fmt::format("{} of {} layers of the calibration files are not in the model (first: {}).",
-                                           unused.size(), recorded, unused.front()));
+      plan_.warnings.push_back(fmt::format(
+          "{} of {} layers of the calibration files are not in the model (first: {}); `--calibration` wants the "
+          "names of the checkpoint.",
+          unused.size(), recorded, unused.front()));
     if (!missing_.empty())
       plan_.warnings.push_back(fmt::format(
           "{} of {} layers to be quantized have no statistics in the calibration files (first: {}); they are quantized "
-          "without.",
+          "without. `--calibration` takes further files.",
           missing_.size(), layers_, missing_.front()));
     if (unsmoothed_ > 0)
       plan_.warnings.push_back(fmt::format(
@@ -174,11 +176,13 @@ class Assignment {
           "front, which is not done.",
           unsmoothed_, smoothed_ + unsmoothed_, first_unsmoothed_));
     if (silent_ > 0)
-      plan_.warnings.push_back(
-          fmt::format("{} layers saw nothing but zeros in the calibration; they get no input_scale.", silent_));
+      plan_.warnings.push_back(fmt::format(
+          "{} layers saw nothing but zeros in the calibration; they get no input_scale. Record other inputs for "
+          "`--calibration`.",
+          silent_));
     if (!owners_.empty() && least_tokens_ < kFewTokens)
       plan_.warnings.push_back(
-          fmt::format("The calibration of some layers is of {} tokens only; {} or more are worth having.",
+          fmt::format("The calibration of some layers is of {} tokens only; record {} or more for `--calibration`.",
                       least_tokens_, kFewTokens));
     plan_.notes.push_back(fmt::format("Calibration {}: statistics for {} layers, input_scale for {}.",
                                       calibration.fingerprint_text(), owners_.size(), scales_));

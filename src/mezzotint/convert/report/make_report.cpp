@@ -94,6 +94,15 @@ std::vector<Stored> stored_weights(const Model& model) {
   return weights;
 }
 
+using MeasuredByName = std::map<std::string_view, const MeasuredLayer*>;
+
+// Whether the findings say it anyway, from the numbers.
+bool counted(std::string_view warning, const MeasuredByName& measured) {
+  if (!warning.ends_with(kNotFinite)) return false;
+  const auto layer = measured.find(warning.substr(0, warning.size() - kNotFinite.size()));
+  return layer != measured.end() && layer->second->errors.non_finite > 0;
+}
+
 }  // namespace
 
 Report make_report(const Plan& plan, const Outcome& outcome, std::span<const MeasuredLayer> measured) {
@@ -111,11 +120,10 @@ Report make_report(const Plan& plan, const Outcome& outcome, std::span<const Mea
   report.times.emplace_back("conversion", outcome.seconds);
   report.notes = plan.notes;
   for (const auto& text : plan.warnings) report.warnings.push_back({text, {}});
-  for (const auto& text : outcome.warnings) report.warnings.push_back({text, {}});
   add_program(report);
   add_recipe(report, recipe_json(plan.options));
 
-  std::map<std::string_view, const MeasuredLayer*> by_name;
+  MeasuredByName by_name;
   for (const MeasuredLayer& layer : measured) by_name.emplace(layer.name, &layer);
   for (const PlanRow& row : plan.rows) {
     const auto found = by_name.find(row.name);
@@ -139,6 +147,8 @@ Report make_report(const Plan& plan, const Outcome& outcome, std::span<const Mea
     }
     report.layers.push_back(std::move(layer));
   }
+  for (const auto& text : outcome.warnings)
+    if (!counted(text, by_name)) report.warnings.push_back({text, {}});
   return report;
 }
 
