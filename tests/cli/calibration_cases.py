@@ -48,7 +48,7 @@ class CalibrationTest(CliTest):
         self.assertIn("other calibration files", self.run_cli(*replay, "--calibration", b, code=1).stderr)
         self.run_cli(*replay, "--calibration", a)
         self.assertEqual((self.dir / "first.safetensors").read_bytes(), (self.dir / "again.safetensors").read_bytes())
-        recipe = json.loads(checkpoints.read(self.dir / "first.safetensors")[1]["mezzotint_recipe"])
+        recipe = json.loads(checkpoints.read(self.dir / "first.safetensors")[1]["mezzotint"])["recipe"]
         self.assertRegex(recipe["calibration"], "^[0-9a-f]{16}$")
 
     def test_errors(self):

@@ -9,7 +9,8 @@ import tempfile
 import unittest
 
 PROGRAM = None  # set by run.py
-LISTED = ["compare", "convert", "correct", "doctor", "edit", "formats", "inspect", "plan", "presets", "repair", "verify"]
+LISTED = ["compare", "convert", "correct", "doctor", "edit", "formats", "inspect", "plan", "presets", "recipes", "repair",
+          "verify"]
 HIDDEN = ["completions", "man"]
 
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 import pty
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -147,6 +148,48 @@ class ConvertTest(CliTest):
         self.run_cli("convert", self.model, "--recipe", self.model, code=1)
         (self.dir / "bad.json").write_text("{")
         self.run_cli("convert", self.model, "--recipe", "bad.json", code=1)
+
+    def header(self, name):
+        return json.loads(checkpoints.read(self.dir / name)[1]["mezzotint"])
+
+    def test_named_recipes(self):
+        named = ["convert", self.model, "--recipe", "ctq-wan-fp8"]
+        self.run_cli(*named, "-o", "a.safetensors")
+        recipe = self.header("a.safetensors")["recipe"]
+        self.assertEqual((recipe["name"], recipe["revision"]), ("ctq-wan-fp8", 1))
+        self.assertNotIn("modified", recipe)
+        self.run_cli(*named, "-o", "b.safetensors", "--to", "int8", "--preset", "none")
+        recipe = self.header("b.safetensors")["recipe"]
+        self.assertEqual((recipe["name"], recipe["modified"], recipe["to"]), ("ctq-wan-fp8", ["to"], "int8"))
+        # What `inspect` says makes every file again, header and all.
+        for name in ["a.safetensors", "b.safetensors"]:
+            command = shlex.split(self.run_json("inspect", name)["command"])
+            self.assertEqual(command[:5], ["mezzotint", "convert", "INPUT", "-o", name])
+            self.assertIn("ctq-wan-fp8", command)
+            self.run_cli("convert", self.model, "-o", "again.safetensors", "--force", *command[5:])
+            self.assertEqual(digest(self.dir / name), digest(self.dir / "again.safetensors"))
+        # A file wins over a recipe of that name, and the printed recipe is one.
+        (self.dir / "ctq-wan-fp8").write_text('{"version": 1, "name": "mine", "to": "bf16"}')
+        self.run_cli(*named, "-o", "c.safetensors")
+        self.assertEqual(self.header("c.safetensors")["recipe"]["name"], "mine")
+        (self.dir / "saved.json").write_text(self.run_cli("recipes", "ctq-wan-fp8").stdout)
+        self.run_cli("convert", self.model, "--recipe", "saved.json", "-o", "d.safetensors")
+        self.assertEqual(digest(self.dir / "a.safetensors"), digest(self.dir / "d.safetensors"))
+        self.run_cli("convert", self.model, "--recipe", "folder/ctq-wan-fp8", code=1)
+
+    def test_old_headers(self):
+        """Files of versions that had two entries."""
+        self.run_cli("convert", self.model, "-o", "new.safetensors", "--to", "int8", "--exclude", "mlp")
+        tensors, metadata = checkpoints.read(self.dir / "new.safetensors")
+        origin = json.loads(metadata.pop("mezzotint"))
+        metadata.update({"mezzotint_recipe": json.dumps(origin["recipe"]), "mezzotint_version": "0.0.1"})
+        checkpoints.write(self.dir / "old.safetensors", tensors, metadata)
+        self.run_cli("convert", self.model, "-o", "again.safetensors", "--recipe", "old.safetensors")
+        self.assertEqual(digest(self.dir / "new.safetensors"), digest(self.dir / "again.safetensors"))
+        self.assertIn("--to int8 --exclude mlp", self.run_json("inspect", "old.safetensors")["command"])
+        self.run_cli("convert", "old.safetensors", "-o", "third.safetensors", "--to", "bf16")
+        left = [key for key in checkpoints.read(self.dir / "third.safetensors")[1] if key.startswith("mezzotint")]
+        self.assertEqual(left, ["mezzotint"])
 
     def test_errors(self):
         raw = pathlib.Path(self.model).read_bytes()

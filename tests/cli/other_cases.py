@@ -35,6 +35,7 @@ class HelpTest(CliTest):
                           ("convert", "a", "--max-memory", "lots"), ("convert", "a", "--rounding", "up"),
                           ("convert", "a", "--to", "no_such_format"), ("convert", "a", "--streaming-mode", "fast"),
                           ("convert", "a", "--fallback", "no_such_format"), ("presets", "no_such_preset"),
+                          ("recipes", "no_such_recipe"), ("convert", "a", "--recipe", "no_such_recipe"),
                           ("completions", "tcsh"), ("edit", "a", "-o", "b", "--set-metadata", "novalue"),
                           ("plan", "a", "--json", "--template")]:
             with self.subTest(arguments=arguments):
@@ -80,6 +81,10 @@ class InspectTest(CliTest):
         self.assertEqual(quantized["dialects"], ["comfy_quant", "header"])
         self.assertAlmostEqual(quantized["bits_per_weight"], 8 + 8 * 4 / (64 * 64))
         self.assertIn("float8_e4m3fn", str(quantized["recipe"]))
+        self.assertEqual(quantized["command"],
+                         "mezzotint convert INPUT -o q.safetensors --to float8_e4m3fn")
+        self.assertIsNone(plain["command"])
+        self.assertIn("made by: " + quantized["command"], self.run_cli("inspect", "q.safetensors").stdout)
         self.assertEqual({layer["stored"] for layer in quantized["layers"] if layer["marker"]},
                          {share["label"] for share in quantized["storage"] if share["quantized"]})
         self.assertIn("blocks.1.attn.q", self.run_cli("inspect", "q.safetensors", "--layers").stdout)
@@ -286,6 +291,16 @@ class EditTest(CliTest):
 
 
 class MachineTest(CliTest):
+    def test_recipes(self):
+        recipes = self.run_json("recipes")["recipes"]
+        self.assertGreater(len(recipes), 30)
+        name = recipes[0]["name"]
+        text = self.run_cli("recipes", name).stdout
+        self.assertEqual(json.loads(text)["name"], name)
+        self.assertEqual(json.loads(text)["description"], recipes[0]["description"])
+        self.assertIn(recipes[0]["description"], self.run_cli("recipes").stdout)
+        self.assertIn("Did you mean 'ctq-wan-fp8'?", self.run_cli("recipes", "ctq-wan-fp9", code=2).stderr)
+
     def test_formats_and_presets(self):
         formats = self.run_json("formats")["formats"]
         text = self.run_cli("formats").stdout

@@ -124,7 +124,7 @@ TEST_F(Calibrated, RecipesWantTheSameFilesAgain) {
   const RawFile recorded = statistics();
   const std::string path = put(recorded);
   const RawFile first = convert(small_model(rng_), {.calibration = {path}, .input_scale = "p99"});
-  const std::string text = first.metadata.at("mezzotint_recipe");
+  const std::string text = nlohmann::ordered_json::parse(first.metadata.at("mezzotint")).at("recipe").dump();
   EXPECT_EQ(text.find("calibration.safetensors"), std::string::npos) << "paths are nobody's business";
   ConvertOptions replay = recipe_from_json(text);
   EXPECT_EQ(replay.calibration_fingerprint, Calibration::open({path}).fingerprint_text());

@@ -1,6 +1,10 @@
 #include "mezzotint/convert/recipe.h"
 
+#include <gmock/gmock.h>
+
 #include "convert/conversion.h"
+#include "mezzotint/base/version.h"
+#include "mezzotint/convert/optimizers/dense.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -89,12 +93,102 @@ TEST_F(Replay, TheHeadersRecipeGivesTheSameBytes) {
         ConvertOptions{.to = "float8_e5m2", .drop = {"counter"}, .rounding = Rounding::Mode::stochastic, .seed = 9}}) {
     convert(file, options);
     const std::string bytes = file_bytes(out());
-    const auto recipe = recipe_of(checkpoint::Model::open(out()).source().metadata());
-    ASSERT_TRUE(recipe);
-    convert(file, recipe_from_json(*recipe));
-    EXPECT_TRUE(file_bytes(out()) == bytes) << *recipe;
+    const auto origin = origin_of(checkpoint::Model::open(out()).source().metadata());
+    ASSERT_TRUE(origin);
+    convert(file, recipe_from_json(origin->recipe));
+    EXPECT_TRUE(file_bytes(out()) == bytes) << origin->recipe;
   }
-  EXPECT_FALSE(recipe_of({{"title", "none"}}));
+}
+
+TEST_F(Replay, TheHeaderHoldsOneEntryOfThisProgram) {
+  auto rng = test::test_rng();
+  auto file = small_model(rng);
+  file.metadata["title"] = "kept";
+  // What earlier conversions left is replaced, whatever version wrote it.
+  file.metadata["mezzotint"] = R"({"version":"0","recipe":{"version":1}})";
+  file.metadata["mezzotint_recipe"] = "{}";
+  file.metadata["mezzotint_version"] = "0.0.1";
+  ConvertOptions options{.exclude = {"up"}};
+  const auto entries = [&] {
+    std::map<std::string, std::string> found = convert(file, options).metadata;
+    EXPECT_EQ(found.at("title"), "kept");
+    std::erase_if(found, [](const auto& entry) { return !entry.first.starts_with("mezzotint"); });
+    EXPECT_EQ(found.size(), 1u);
+    return json::parse(found.at("mezzotint"));
+  };
+  json origin = entries();
+  EXPECT_EQ(origin, (json{{"version", kVersion}, {"recipe", json::parse(recipe_json(options))}}));
+  options.effort = 2;
+  origin = entries();
+  EXPECT_THAT(origin.at("kernels").get<std::string>(), testing::StartsWith(dense::blas_name()))
+      << "they decide bytes now";
+}
+
+// --- whose recipe it is
+
+constexpr const char* kNamed =
+    R"({"version":1,"name":"mine","revision":3,"description":"for people","to":"fp16","exclude":["a"]})";
+
+TEST(NamedRecipe, IsInTheHeaderWithItsRevision) {
+  const ConvertOptions options = recipe_from_json(kNamed);
+  EXPECT_EQ(recipe_json(options),
+            R"({"version":1,"name":"mine","revision":3,"to":"fp16","preset":"auto","exclude":["a"]})");
+  EXPECT_EQ(recipe_json(recipe_from_json(R"({"version":1,"name":"x"})")),
+            R"({"version":1,"name":"x","revision":1,"to":"float8_e4m3fn","preset":"auto"})");
+}
+
+TEST(NamedRecipe, SaysWhatIsNotTheRecipes) {
+  ConvertOptions options = recipe_from_json(kNamed);
+  options.max_memory = 5;  // decides nothing
+  EXPECT_FALSE(json::parse(recipe_json(options)).contains("modified"));
+  options.exclude.clear();
+  options.effort = 3;
+  const std::string text = recipe_json(options);
+  EXPECT_EQ(json::parse(text).at("modified"), (json{"exclude", "effort"}));
+  // Read again, it stays so, also if another option changes.
+  ConvertOptions again = recipe_from_json(text);
+  EXPECT_EQ(recipe_json(again), text);
+  again.to = "bf16";
+  EXPECT_EQ(json::parse(recipe_json(again)).at("modified"), (json{"to", "exclude", "effort"}));
+}
+
+TEST(NamedRecipe, RefusesWhatMakesNoSense) {
+  for (const char* text : {R"({"version":1,"name":""})", R"({"version":1,"name":"a/b"})", R"({"version":1,"name":7})",
+                           R"({"version":1,"name":"a","revision":0})", R"({"version":1,"name":"a","revision":"1"})",
+                           R"({"version":1,"name":"a","revision":-1})", R"({"version":1,"revision":1})",
+                           R"({"version":1,"name":"a","modified":["colour"]})", R"({"version":1,"modified":["to"]})",
+                           R"({"version":1,"name":"a","modified":"to"})", R"({"version":1,"description":[]})"})
+    EXPECT_EQ(error_of([&] { recipe_from_json(text); }), "bad-recipe") << text;
+}
+
+// --- headers
+
+TEST(Origin, ComesBackAsItWasWritten) {
+  const Origin written{"1.2.3", "kernels of a kind", recipe_json(everything())};
+  const auto read = origin_of({{"title", "x"}, {"mezzotint", origin_json(written)}});
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->version, written.version);
+  EXPECT_EQ(read->kernels, written.kernels);
+  EXPECT_EQ(read->recipe, written.recipe);
+}
+
+TEST(Origin, OfEarlierVersionsIsRead) {
+  const auto read = origin_of({{"mezzotint_recipe", recipe_json({})}, {"mezzotint_version", "0.1.0"}});
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->version, "0.1.0");
+  EXPECT_EQ(read->recipe, recipe_json({}));
+  EXPECT_TRUE(is_origin_key("mezzotint_recipe") && is_origin_key("mezzotint_version") && is_origin_key("mezzotint"));
+  EXPECT_FALSE(is_origin_key("mezzotint_calibration"));
+}
+
+TEST(Origin, AnybodysHeaderIsHarmless) {
+  const std::string deep = std::string(200'000, '[') + std::string(200'000, ']');
+  for (const std::string& text : {std::string("{"), std::string("7"), std::string("{}"), std::string(R"({"recipe":7})"),
+                                  R"({"recipe":{"a":)" + deep + "}}"})
+    EXPECT_FALSE(origin_of({{"mezzotint", text}})) << text.substr(0, 60);
+  EXPECT_FALSE(origin_of({{"title", "none"}}));
+  EXPECT_TRUE(origin_of({{"mezzotint", "?"}, {"mezzotint_recipe", recipe_json({})}}));
+  EXPECT_EQ(origin_of({{"mezzotint", R"({"version":3,"kernels":[],"recipe":{}})"}})->kernels, "");
 }
 
 }  // namespace

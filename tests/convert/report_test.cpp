@@ -12,6 +12,7 @@
 #include "mezzotint/convert/report/findings.h"
 #include "mezzotint/convert/report/make_report.h"
 #include "mezzotint/convert/report/text.h"
+#include "mezzotint/convert/shipped_recipes.h"
 #include "report_sample.h"
 
 namespace mezzotint::convert {
@@ -19,6 +20,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 // --- the meter
 // --------------------------------------------------------------------------------------------------------
@@ -186,6 +188,34 @@ TEST(ReportCommand, SpellsOutARecipe) {
   options.layer_config = R"({"a": {"format": "keep"}})";
   EXPECT_EQ(convert_command(recipe_json(options), "i", "o"),
             R"(mezzotint convert i -o o --recipe o --exclude 'a b' --exclude '^x\.y$')");
+  options.calibration_fingerprint = "0123456789abcdef";
+  EXPECT_EQ(convert_command(recipe_json(options), "i", "o"),
+            R"(mezzotint convert i -o o --recipe o --exclude 'a b' --exclude '^x\.y$' --calibration FILE)");
+}
+
+TEST(ReportCommand, NamesARecipeThatTheProgramHas) {
+  const ShippedRecipe& shipped = shipped_recipes().front();
+  ConvertOptions options = recipe_from_json(std::string(shipped.text));
+  const std::string command = "mezzotint convert i -o o --recipe ";
+  EXPECT_EQ(convert_command(recipe_json(options), "i", "o"), command + shipped.name);
+  // With what was given beside it.
+  options.effort = 3;
+  options.exclude = {"x"};
+  EXPECT_EQ(convert_command(recipe_json(options), "i", "o"), command + shipped.name + " --exclude x --effort 3");
+  // What options cannot say is taken from the header: an emptied list, a layer config, another revision, another name.
+  options.exclude.clear();
+  EXPECT_EQ(convert_command(recipe_json(options), "i", "o"), command + R"(o --include '\.weight$')");
+  options = recipe_from_json(std::string(shipped.text));
+  options.layer_config = "{}";
+  EXPECT_THAT(convert_command(recipe_json(options), "i", "o"), StartsWith(command + "o "));
+  options = recipe_from_json(std::string(shipped.text));
+  options.recipe.revision += 1;
+  EXPECT_THAT(convert_command(recipe_json(options), "i", "o"), StartsWith(command + "o "));
+  EXPECT_EQ(convert_command(R"({"version":1,"name":"mine","revision":1,"to":"x"})", "i", "o"), command + "o");
+  // A header is anybody's.
+  for (const char* text : {R"({"name":7})", R"({"name":[],"modified":{}})", R"({"name":"a","modified":[1]})"})
+    EXPECT_THAT(convert_command(text, "i", "o"), StartsWith(command + "o")) << text;
+  EXPECT_EQ(convert_command(R"({"revision":"x","modified":7})", "i", "o"), "mezzotint convert i -o o");
 }
 
 TEST(ReportText, ReadsWell) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -11,6 +12,7 @@
 #include "mezzotint/convert/calibration/input_scale.h"
 #include "mezzotint/convert/optimizers/method.h"
 #include "mezzotint/convert/recipe.h"
+#include "mezzotint/convert/shipped_recipes.h"
 #include "mezzotint/io/reader.h"
 
 namespace mezzotint::cli {
@@ -24,18 +26,25 @@ std::string read_text(const std::string& path) {
   return text;
 }
 
-convert::ConvertOptions read_recipe(const std::string& path) {
-  if (!path.ends_with(".safetensors") && !path.ends_with(".index.json"))
-    return convert::recipe_from_json(read_text(path));
+convert::ConvertOptions recipe_of_model(const std::string& path) {
   const io::Source source = io::Source::open(path);
-  const auto recipe = convert::recipe_of(source.metadata());
-  if (!recipe)
+  const auto origin = convert::origin_of(source.metadata());
+  if (!origin)
     throw Error(
         {.name = "no-recipe",
          .problem = "the file's header holds no recipe",
          .file = path,
          .advice = "Only files written by this program have one; `mezzotint plan --save-recipe` writes a file."});
-  return convert::recipe_from_json(*recipe);
+  return convert::recipe_from_json(origin->recipe);
+}
+
+// A file of that name wins over a recipe of the program's own.
+convert::ConvertOptions read_recipe(const std::string& wanted) {
+  if (wanted.ends_with(".safetensors") || wanted.ends_with(".index.json")) return recipe_of_model(wanted);
+  std::error_code ignored;
+  if (convert::is_recipe_name(wanted) && !wanted.ends_with(".json") && !std::filesystem::exists(wanted, ignored))
+    return convert::recipe_from_json(std::string(convert::select_shipped_recipe(wanted).text));
+  return convert::recipe_from_json(read_text(wanted));
 }
 
 }  // namespace
@@ -92,10 +101,10 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
       ->type_name("FILE");
   group(app.add_flag("--fullmatch", a.fullmatch, "Patterns of --layer-config must match the whole layer name"), what);
   group(app.add_option("--recipe", a.recipe,
-                       "Take the options from a recipe file or from a converted file's header; "
-                       "options given here win"),
+                       "Take the options from a recipe file, a converted file's header, or a recipe of `mezzotint "
+                       "recipes`; options given here win"),
         what)
-      ->type_name("FILE");
+      ->type_name("RECIPE");
   const char* how = "How";
   group(app.add_flag("--full-precision-matrix-mult", a.full_precision_matrix_mult,
                      "Mark layers so that the runtime multiplies in full precision"),

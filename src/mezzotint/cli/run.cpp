@@ -23,7 +23,7 @@ int complain(const std::string& message, int code) {
 bool is_usage(std::string_view name) {
   constexpr std::string_view names[] = {"unknown-format", "bad-option",        "unknown-preset",  "bad-regex",
                                         "unknown-isa",    "unknown-component", "bad-replacement", "output-not-folder",
-                                        "bad-field",      "reserved-metadata", "nothing-to-edit"};
+                                        "bad-field",      "reserved-metadata", "nothing-to-edit", "unknown-recipe"};
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 

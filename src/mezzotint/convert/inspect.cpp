@@ -6,7 +6,6 @@
 #include <set>
 
 #include "mezzotint/checkpoint/suffixes.h"
-#include "mezzotint/convert/recipe.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -88,7 +87,7 @@ Inspection inspect(const Model& model) {
   result.file_bytes = model.source().total_bytes();
   if (matrix_elements > 0)
     result.bits_per_weight = 8.0 * static_cast<double>(matrix_bytes) / static_cast<double>(matrix_elements);
-  result.recipe = recipe_of(model.source().metadata());
+  result.origin = origin_of(model.source().metadata());
   return result;
 }
 

@@ -7,6 +7,7 @@
 #include "mezzotint/checkpoint/model.h"
 #include "mezzotint/convert/components.h"
 #include "mezzotint/convert/detect.h"
+#include "mezzotint/convert/recipe.h"
 
 namespace mezzotint::convert {
 
@@ -35,7 +36,7 @@ struct Inspection {
   double bits_per_weight = 0;
   std::vector<std::string> dialects;  ///< every form of marking that occurs, e.g. "comfy_quant"
   bool comfyui_loads = false;         ///< every quantized layer is in a format that ComfyUI's own ops load
-  std::optional<std::string> recipe;  ///< JSON, if the header holds one
+  std::optional<Origin> origin;       ///< how it was made, if the header says so
 };
 
 Inspection inspect(const checkpoint::Model& model);

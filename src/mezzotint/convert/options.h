@@ -12,6 +12,14 @@
 
 namespace mezzotint::convert {
 
+/// The recipe that options were taken from, where it has a name. It decides no tensor's bytes: headers say it.
+struct NamedRecipe {
+  std::string name;  ///< "" = none
+  uint64_t revision = 1;
+  std::string text;                   ///< recipe_json of the options that it set
+  std::vector<std::string> modified;  ///< fields that differed from the named recipe's already in what was read
+};
+
 /// Whether second moments of weights are computed from bf16 (ObjectiveOptions::bf16_moments).
 enum class Bf16Compute : uint8_t {
   automatic,  ///< where weights are stored so and the processor multiplies bf16: nothing is lost
@@ -24,6 +32,7 @@ std::optional<Bf16Compute> parse_bf16_compute(std::string_view text);
 
 /// Everything a person can ask of a conversion. Pure data: the same options and the same header give the same plan.
 struct ConvertOptions {
+  NamedRecipe recipe;
   // names a format: the default of the product
   std::string to = "float8_e4m3fn";  ///< as in formats::select_format
   std::string fallback;  ///< format for layers that `to` cannot take, or a preset or --exclude keeps; "" = keep them

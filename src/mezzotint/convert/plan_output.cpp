@@ -6,6 +6,7 @@
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/methods.h"
+#include "mezzotint/convert/optimizers/dense.h"
 #include "mezzotint/convert/pipeline.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/tiles.h"
@@ -13,8 +14,6 @@
 
 namespace mezzotint::convert {
 namespace {
-
-constexpr std::string_view kVersionKey = "mezzotint_version";
 
 // Rates behind the time estimate: a plain disk, neither the best nor the worst. `doctor` measures the one at hand.
 constexpr double kReadBytesPerSecond = 1e9;
@@ -29,14 +28,24 @@ void add_spec(Plan& plan, PlanRow& row, std::string name, DType dtype, Shape sha
   plan.specs.push_back({std::move(name), dtype, std::move(shape)});
 }
 
+// Dense algebra rounds as its kernels do, and codes follow; everything else is the same bytes on every machine.
+std::string deciding_kernels(const Plan& plan) {
+  bool any = false, bf16 = false;
+  for (const PlanRow& row : plan.rows) {
+    any |= row.method.objective.has_value();
+    bf16 |= row.method.objective && row.method.objective->bf16_moments;
+  }
+  return any ? dense::blas_name() + (bf16 ? ", bf16 products" : "") : "";
+}
+
 io::Metadata output_metadata(const Plan& plan, const checkpoint::Model& model,
                              const std::vector<std::pair<std::string, std::string>>& layers) {
   io::Metadata metadata;
   for (const auto& [key, value] : model.source().metadata())
-    if (key != checkpoint::kHeaderKey && key != kRecipeKey && key != kVersionKey) metadata.emplace_back(key, value);
+    if (key != checkpoint::kHeaderKey && !is_origin_key(key)) metadata.emplace_back(key, value);
   if (!layers.empty()) metadata.emplace_back(checkpoint::kHeaderKey, checkpoint::header_text(layers));
-  metadata.emplace_back(kRecipeKey, recipe_json(plan.options));
-  metadata.emplace_back(kVersionKey, kVersion);
+  metadata.emplace_back(kOriginKey,
+                        origin_json({std::string(kVersion), deciding_kernels(plan), recipe_json(plan.options)}));
   return metadata;
 }
 

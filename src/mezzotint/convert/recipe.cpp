@@ -1,7 +1,7 @@
 #include "mezzotint/convert/recipe.h"
 
+#include <algorithm>
 #include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 #include <utility>
@@ -16,6 +16,10 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr int kVersion = 1;
+
+// Entries of headers that earlier versions wrote.
+constexpr std::string_view kOldRecipeKey = "mezzotint_recipe";
+constexpr std::string_view kOldVersionKey = "mezzotint_version";
 
 [[noreturn]] void bad(const std::string& problem, const std::string& found) {
   throw Error({.name = "bad-recipe",
@@ -122,12 +126,81 @@ const std::vector<Field>& fields() {
   return list;
 }
 
+ordered_json options_json(const ConvertOptions& options) {
+  ordered_json out;
+  for (const Field& entry : fields()) entry.write(options, out);
+  return out;
+}
+
+const Field* find_field(std::string_view name) {
+  const auto at =
+      std::find_if(fields().begin(), fields().end(), [&](const Field& field) { return name == field.name; });
+  return at == fields().end() ? nullptr : &*at;
+}
+
+// In the order of fields(): what differed from the recipe before, or does now.
+std::vector<std::string> modified_fields(const NamedRecipe& recipe, const ordered_json& now) {
+  const ordered_json before = ordered_json::parse(recipe.text);
+  std::vector<std::string> names;
+  for (const Field& entry : fields()) {
+    const bool earlier = std::ranges::find(recipe.modified, entry.name) != recipe.modified.end();
+    if (earlier || before.value(entry.name, ordered_json()) != now.value(entry.name, ordered_json()))
+      names.emplace_back(entry.name);
+  }
+  return names;
+}
+
+// Fields that say whose the options are. False for others.
+bool read_title(NamedRecipe& recipe, const std::string& key, const ordered_json& value) {
+  if (key == "name") {
+    recipe.name = value.get<std::string>();
+    if (!is_recipe_name(recipe.name)) bad("a recipe's name is letters, digits, '.', '_' and '-'", value.dump());
+  } else if (key == "revision") {
+    recipe.revision = read_strictly<uint64_t>(json(value));
+    if (recipe.revision == 0) bad("revisions count from 1", value.dump());
+  } else if (key == "modified") {
+    recipe.modified = value.get<std::vector<std::string>>();
+    for (const std::string& field : recipe.modified)
+      if (find_field(field) == nullptr) bad("unknown field in 'modified'", field);
+  } else if (key == "description") {
+    (void)value.get<std::string>();
+  } else {
+    return key == "version";
+  }
+  return true;
+}
+
+std::optional<std::string> text_of(const io::Metadata& metadata, std::string_view wanted) {
+  for (const auto& [key, value] : metadata)
+    if (key == wanted && !json_too_deep(value)) return value;
+  return std::nullopt;
+}
+
+std::string string_in(const ordered_json& object, const char* key) {
+  const auto at = object.find(key);
+  return at != object.end() && at->is_string() ? at->get<std::string>() : "";
+}
+
 }  // namespace
 
+bool is_recipe_name(std::string_view name) {
+  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
+  });
+}
+
 std::string recipe_json(const ConvertOptions& options) {
+  const ordered_json fields = options_json(options);
   ordered_json out;
   out["version"] = kVersion;
-  for (const Field& entry : fields()) entry.write(options, out);
+  if (!options.recipe.name.empty()) {
+    out["name"] = options.recipe.name;
+    out["revision"] = options.recipe.revision;
+    if (auto modified = modified_fields(options.recipe, fields); !modified.empty())
+      out["modified"] = std::move(modified);
+  }
+  out.update(fields);
   return out.dump();
 }
 
@@ -140,12 +213,10 @@ ConvertOptions recipe_from_json(const std::string& text) {
     bad("unknown version of a recipe", root.contains("version") ? root["version"].dump() : "none");
   ConvertOptions options;
   for (const auto& [key, value] : root.items()) {
-    if (key == "version") continue;
-    const Field* found = nullptr;
-    for (const Field& entry : fields())
-      if (key == entry.name) found = &entry;
-    if (found == nullptr) bad("unknown field in a recipe", key);
     try {
+      if (read_title(options.recipe, key, value)) continue;
+      const Field* found = find_field(key);
+      if (found == nullptr) bad("unknown field in a recipe", key);
       if (key == "layer_config")
         options.layer_config = value.dump();
       else
@@ -154,13 +225,33 @@ ConvertOptions recipe_from_json(const std::string& text) {
       bad("wrong type of a field in a recipe", key + " = " + value.dump());
     }
   }
+  if (options.recipe.name.empty() && (root.contains("revision") || root.contains("modified")))
+    bad("a revision of a recipe without a name", text);
+  if (!options.recipe.name.empty()) options.recipe.text = options_json(options).dump();
   return options;
 }
 
-std::optional<std::string> recipe_of(const io::Metadata& metadata) {
-  for (const auto& [key, value] : metadata)
-    if (key == kRecipeKey && !json_too_deep(value)) return value;
+std::string origin_json(const Origin& origin) {
+  ordered_json out;
+  out["version"] = origin.version;
+  if (!origin.kernels.empty()) out["kernels"] = origin.kernels;
+  out["recipe"] = ordered_json::parse(origin.recipe);
+  return out.dump();
+}
+
+std::optional<Origin> origin_of(const io::Metadata& metadata) {
+  if (const auto text = text_of(metadata, kOriginKey)) {
+    const auto root = ordered_json::parse(*text, nullptr, false);
+    if (root.is_object() && root.contains("recipe") && root["recipe"].is_object())
+      return Origin{string_in(root, "version"), string_in(root, "kernels"), root["recipe"].dump()};
+  }
+  if (auto recipe = text_of(metadata, kOldRecipeKey))
+    return Origin{text_of(metadata, kOldVersionKey).value_or(""), "", std::move(*recipe)};
   return std::nullopt;
+}
+
+bool is_origin_key(std::string_view key) {
+  return key == kOriginKey || key == kOldRecipeKey || key == kOldVersionKey;
 }
 
 }  // namespace mezzotint::convert

@@ -10,7 +10,6 @@
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/cli/table.h"
 #include "mezzotint/cli/terminal.h"
-#include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/report/command.h"
 
 namespace mezzotint::cli {
@@ -57,6 +56,10 @@ std::vector<LayerLine> layer_lines(const Model& model) {
   return lines;
 }
 
+std::string made_by(const Model& model, const convert::Origin& origin) {
+  return convert::convert_command(origin.recipe, "INPUT", model.source().files().front().string());
+}
+
 nlohmann::ordered_json inspection_json(const Model& model, const convert::Inspection& inspection, bool layers) {
   nlohmann::ordered_json root;
   auto& files = root["files"] = nlohmann::ordered_json::array();
@@ -88,8 +91,9 @@ nlohmann::ordered_json inspection_json(const Model& model, const convert::Inspec
   root["comfyui_loads"] = inspection.comfyui_loads;
   auto& metadata = root["metadata"] = nlohmann::ordered_json::object();
   for (const auto& [key, value] : model.source().metadata()) metadata[key] = value;
-  root["recipe"] =
-      inspection.recipe ? nlohmann::ordered_json::parse(*inspection.recipe, nullptr, false) : nlohmann::ordered_json();
+  const auto& origin = inspection.origin;
+  root["recipe"] = origin ? nlohmann::ordered_json::parse(origin->recipe, nullptr, false) : nlohmann::ordered_json();
+  root["command"] = origin ? nlohmann::ordered_json(made_by(model, *origin)) : nlohmann::ordered_json();
   if (!layers) return root;
   auto& list = root["layers"] = nlohmann::ordered_json::array();
   for (const auto& line : layer_lines(model))
@@ -122,7 +126,7 @@ void print_storage(const convert::Inspection& inspection) {
 
 void print_metadata(const Model& model) {
   for (const auto& [key, value] : model.source().metadata()) {
-    const bool structured = key == checkpoint::kHeaderKey || key == convert::kRecipeKey;
+    const bool structured = key == checkpoint::kHeaderKey || convert::is_origin_key(key);
     const bool longer = structured || value.size() > 60 || value.find('\n') != std::string::npos;
     fmt::print("    {} = {}\n", key, longer ? fmt::format("({} characters)", value.size()) : value);
   }
@@ -141,9 +145,11 @@ void print_text(const Model& model, const convert::Inspection& inspection, bool 
                inspection.comfyui_loads ? "ComfyUI loads them" : "ComfyUI cannot load all of them");
   if (!model.source().metadata().empty()) fmt::print("metadata:\n");
   print_metadata(model);
-  if (inspection.recipe)
-    fmt::print("recipe: {}\nmade by: {}\n", *inspection.recipe,
-               convert::convert_command(*inspection.recipe, "INPUT", model.source().files().front().string()));
+  if (const auto& origin = inspection.origin) {
+    fmt::print("recipe: {}\nmade by: {}\n", origin->recipe, made_by(model, *origin));
+    if (!origin->version.empty())
+      fmt::print("with: mezzotint {}{}\n", origin->version, origin->kernels.empty() ? "" : ", " + origin->kernels);
+  }
   for (const auto& finding : model.findings())
     if (finding.severity != checkpoint::Severity::note) {
       fmt::print("{}\n", coloured("problems were found; `mezzotint verify` lists them", Colour::yellow, stdout));

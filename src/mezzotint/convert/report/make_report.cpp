@@ -162,7 +162,7 @@ Report make_report(const Comparison& comparison, const Model& a, const Model& b)
   report.bytes_out = b.source().total_bytes();
   report.bits_per_weight = inspect(b).bits_per_weight;
   add_program(report);
-  if (auto recipe = recipe_of(b.source().metadata())) add_recipe(report, std::move(*recipe));
+  if (auto origin = origin_of(b.source().metadata())) add_recipe(report, std::move(origin->recipe));
 
   std::map<std::string, Stored, std::less<>> before;
   for (Stored& weight : stored_weights(a)) {
