@@ -40,6 +40,28 @@ class CalibrationTest(CliTest):
         rows = self.run_json("plan", self.model, "--calibration", a, "--input-scale", "none")["rows"]
         self.assertFalse([row for row in rows if "input_scale" in row])
 
+    def test_smooth(self):
+        a = self.recording("a.safetensors", 7.0)
+        options = ["--to", "nvfp4", "--calibration", a]
+        self.run_cli("convert", self.model, "-o", "plain.safetensors", *options)
+        self.run_cli("convert", self.model, "-o", "smooth.safetensors", *options, "--smooth", "0.5")
+        self.run_cli("verify", "smooth.safetensors")
+        plain, smooth = (checkpoints.read(self.dir / f"{name}.safetensors")[0] for name in ("plain", "smooth"))
+        added = set(smooth) - set(plain)
+        self.assertEqual(len(added), 4)
+        for name in added:
+            self.assertTrue(name.endswith(".pre_quant_scale"))
+            self.assertEqual(smooth[name][:2], ("F32", [64]))
+        replay = ["--recipe", "smooth.safetensors", "--calibration", a]
+        self.run_cli("convert", self.model, "-o", "again.safetensors", *replay)
+        self.assertEqual((self.dir / "smooth.safetensors").read_bytes(), (self.dir / "again.safetensors").read_bytes())
+        rows = self.run_json("plan", self.model, *options, "--smooth", "0.5")["rows"]
+        self.assertEqual([row["smoothing"] for row in rows if "smoothing" in row], [0.5] * 4)
+        refused = self.run_cli("convert", self.model, "-o", "fp8.safetensors", "--calibration", a, "--smooth", "0.5")
+        self.assertIn("no place for smoothing factors", refused.stderr)
+        self.assertIn("--calibration", self.run_cli("plan", self.model, "--smooth", "0.5", code=2).stderr)
+        self.run_cli("plan", self.model, "--calibration", a, "--smooth", "2", code=2)
+
     def test_recipe_wants_the_files_again(self):
         a, b = self.recording("a.safetensors", 7.0), self.recording("b.safetensors", 14.0)
         self.run_cli("convert", self.model, "-o", "first.safetensors", "--calibration", a)

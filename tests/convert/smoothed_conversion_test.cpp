@@ -236,6 +236,14 @@ TEST_F(Smoothed, LayersWithoutAPlaceForFactorsAreLeftAlone) {
   EXPECT_THAT(row(plan_, "blocks.0.k").reason, HasSubstr("not smoothed: no statistics"));
 }
 
+TEST_F(Smoothed, CodesThatStayAreNotSmoothed) {
+  const RawFile before = convert(model(values_), {.to = "nvfp4"});
+  const RawFile after = convert(before, {.to = "nvfp4", .calibration = {recorded(inputs_, false)}, .smooth = 0.5});
+  EXPECT_EQ(after.at("blocks.0.q.weight"), before.at("blocks.0.q.weight"));
+  EXPECT_EQ(after.find("blocks.0.q.pre_quant_scale"), nullptr);
+  EXPECT_THAT(row(plan_, "blocks.0.q").reason, HasSubstr("not smoothed: its codes stay"));
+}
+
 TEST_F(Smoothed, BadRequestsAreRefused) {
   test::write_raw(in(), model(values_));
   const std::vector<std::string> files = {recorded(inputs_, false)};

@@ -107,6 +107,7 @@ class Assignment {
 
   /// Why a row that is to be encoded cannot be smoothed, or "".
   static std::string why_not_smoothed(const PlanRow& row) {
+    if (row.action == Action::keep_codes) return "its codes stay";
     const formats::Layout& layout = *row.layout;
     const auto companions = layout.format->companions;
     const bool carries =
@@ -118,7 +119,6 @@ class Assignment {
   }
 
   void smooth(PlanRow& row) {
-    if (row.action == Action::keep_codes) return;
     const std::string reason = why_not_smoothed(row);
     row.reason += reason.empty() ? "; smoothed" : "; not smoothed: " + reason;
     if (reason.empty()) {
@@ -171,10 +171,8 @@ class Assignment {
           "without. `--calibration` takes further files.",
           missing_.size(), layers_, missing_.front()));
     if (unsmoothed_ > 0)
-      plan_.warnings.push_back(fmt::format(
-          "--smooth leaves {} of {} layers as they are (first: {}). Their factors would have to go into the layer in "
-          "front, which is not done.",
-          unsmoothed_, smoothed_ + unsmoothed_, first_unsmoothed_));
+      plan_.warnings.push_back(fmt::format("--smooth leaves {} of {} layers as they are (first: {}).", unsmoothed_,
+                                           smoothed_ + unsmoothed_, first_unsmoothed_));
     if (silent_ > 0)
       plan_.warnings.push_back(fmt::format(
           "{} layers saw nothing but zeros in the calibration; they get no input_scale. Record other inputs for "
