@@ -73,13 +73,15 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
   ObjectiveSource source;
   source.rows = layout.rows;
   source.cols = layout.cols;
-  source.weights = [this, &row, state, expert, &layout](int64_t row0, int64_t rows, size_t worker, float* out) {
+  // By pointer: the state owns the objective, and a run that is interrupted must not leave a circle behind.
+  source.weights = [this, &row, state = state.get(), expert, &layout](int64_t row0, int64_t rows, size_t worker,
+                                                                      float* out) {
     const formats::Tile tile = load_rows(row, *state, {expert * layout.rows + row0, rows}, scratch_[worker]);
     const formats::Tile floats = formats::float_tile(tile, scratch_[worker].floats);
     std::copy_n(static_cast<const float*>(floats.data), rows * layout.cols, out);
     count_work(*state, state->work.moments * static_cast<double>(rows) / static_cast<double>(layout.total_rows()));
   };
-  source.moments = [this, &row, state, &layout](int64_t row0, int64_t rows, float* out) {
+  source.moments = [this, &row, state = state.get(), &layout](int64_t row0, int64_t rows, float* out) {
     if (!state->moments.empty())
       std::copy_n(state->moments.data() + row0 * layout.cols, rows * layout.cols, out);
     else
