@@ -110,7 +110,8 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
                      "Mark layers so that the runtime multiplies in full precision"),
         how);
   group(app.add_option("--rounding", a.rounding, "nearest (default) or stochastic"), how)->type_name("MODE");
-  group(app.add_option("--seed", a.seed, "Seed of stochastic rounding. Default: 0"), how)->type_name("N");
+  group(app.add_option("--seed", a.seed, "Seed of stochastic rounding and of --optimizer quip. Default: 0"), how)
+      ->type_name("N");
   group(app.add_option(
                "--effort", a.effort,
                fmt::format(

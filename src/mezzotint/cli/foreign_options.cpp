@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::string_view kSearch =
     "there is no gradient search to tune; codes are the nearest ones under each format's own scales";
-constexpr std::string_view kQuip = "QuIP is not part of this program";
+constexpr std::string_view kQuip = "use --optimizer quip, whose only setting is --seed N; it stores plain formats";
 constexpr std::string_view kMemory = "memory is bounded always; --max-memory SIZE sets the bound";
 constexpr std::string_view kLora = "this program does not merge adapters";
 constexpr std::string_view kSamples =

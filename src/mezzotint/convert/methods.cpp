@@ -55,7 +55,12 @@ void choose_methods(Plan& plan, const checkpoint::Model& model) {
     const bool simple = row.effort == 0 && options.effort > 0;
     row.method =
         choose_method(simple ? "plain" : options.optimizer, row.effort, *row.layout, row.statistics, options.subspace);
-    if (row.method.objective) row.method.objective->bf16_moments = takes_bf16(options, model, row);
+    if (row.method.objective) {
+      ObjectiveOptions& objective = *row.method.objective;
+      objective.bf16_moments = takes_bf16(options, model, row);
+      if (objective.signs)
+        objective.signs = Rounding::stochastic(options.seed, model.source().tensors()[row.source].name).key;
+    }
     if (!row.method.objective || options.rounding == Rounding::Mode::nearest_even) continue;
     throw Error({.name = "bad-option",
                  .problem = "stochastic rounding leaves nothing for an optimizer to decide",
@@ -80,6 +85,11 @@ RowWork row_work(const PlanRow& row) {
   if (options.moments == Moments::subspace)
     work.factor += 28 * cols * cols * static_cast<double>(options.subspace) / kOperationsPerSecond;
   work.rounding = rows * cols * width * 2 * (1 + options.sweeps) / kOperationsPerSecond;
+  if (options.signs) {  // a second H and factor; two more passes of ldlq, one that measures, sweeps again
+    work.moments *= 2;
+    work.factor *= 2;
+    work.rounding += rows * cols * width * 2 * (2.5 + options.sweeps) / kOperationsPerSecond;
+  }
   return work;
 }
 

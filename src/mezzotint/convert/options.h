@@ -45,7 +45,7 @@ struct ConvertOptions {
   bool layer_config_fullmatch = false;  ///< its patterns must match the whole name
   bool full_precision_matrix_mult = false;
   Rounding::Mode rounding = Rounding::Mode::nearest_even;
-  uint64_t seed = 0;      ///< of stochastic rounding
+  uint64_t seed = 0;      ///< of stochastic rounding and of the optimizer "quip"
   int effort = 1;         ///< 0 plain, 1 the cheap wins, 2 full search and ldlq, 3 coordinate descent
   std::string optimizer;  ///< a name of optimizer_names(), or "" for what the effort stands for
   SubspaceRank subspace;  ///< of the optimizer "learned"

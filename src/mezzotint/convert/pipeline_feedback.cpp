@@ -2,30 +2,12 @@
 
 #include <algorithm>
 
+#include "mezzotint/convert/optimizers/moments.h"
 #include "mezzotint/convert/optimizers/smoothing.h"
 #include "mezzotint/convert/pipeline_state.h"
-#include "mezzotint/kernel/transpose.h"
 
 // Rows that are rounded with feedback (optimizers/objective.h): a Hessian for every expert, then strips of its rows.
 namespace mezzotint::convert {
-namespace {
-
-/// R' H R for a symmetric H [n, n] of which the lower triangle is given, by the format's own rotation of rows.
-void rotate_moments(const formats::Layout& layout, std::vector<float>& h) {
-  const int64_t n = layout.cols;
-  for (int64_t r = 0; r < n; ++r)
-    for (int64_t c = 0; c < r; ++c) h[static_cast<size_t>(c * n + r)] = h[static_cast<size_t>(r * n + c)];
-  layout.format->transform(layout, h.data(), n, false);
-  std::vector<float> block(static_cast<size_t>(kStripRows * n));
-  for (int64_t c = 0; c < n; c += kStripRows) {  // columns, as rows; H R is not symmetric
-    const int64_t count = std::min(kStripRows, n - c);
-    kernel::transpose(h.data() + c, n, count, n, block.data(), n, 4);
-    layout.format->transform(layout, block.data(), count, false);
-    kernel::transpose(block.data(), count, n, n, h.data() + c, n, 4);
-  }
-}
-
-}  // namespace
 
 size_t Pipeline::window(const Plan& plan, int threads) {
   const bool hessians =
@@ -40,8 +22,8 @@ uint64_t Pipeline::feedback_bytes(const PlanRow& row, size_t threads, uint64_t t
   const auto cols = static_cast<uint64_t>(layout.cols);
   const auto rows = static_cast<uint64_t>(std::max<int64_t>(kStripRows, layout.row_granule));
   const uint64_t making = Objective::panel_bytes(layout.cols, options, threads);
-  const uint64_t rounding = threads * (FeedbackRounder::workspace_bytes(layout, static_cast<int64_t>(rows)) +
-                                       3 * rows * cols * sizeof(float));
+  const uint64_t rounding =
+      threads * (Objective::strip_bytes(layout, options, static_cast<int64_t>(rows)) + 3 * rows * cols * sizeof(float));
   const bool rotated = layout.transformed && options.moments == Moments::inputs;
   const uint64_t tiles = Objective::tile_bytes(layout.cols, options);
   return std::max(making, rounding) + (tiles <= tiles_in_memory ? tiles : 0) +
@@ -59,7 +41,9 @@ void Pipeline::append_feedback(const PlanRow& row, const std::shared_ptr<State>&
                                 const int64_t n = row.layout->cols;
                                 state->moments.resize(static_cast<size_t>(n * n));
                                 plan_.calibration->read_gram_rows(row.name, 0, n, state->moments.data());
-                                rotate_moments(*row.layout, state->moments);
+                                rotate_moments(state->moments, n, [&row](float* rows, int64_t count) {
+                                  row.layout->format->transform(*row.layout, rows, count, false);
+                                });
                               },
                           .finish = {}});
   job.stages.push_back(
@@ -79,7 +63,9 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
     const formats::Tile tile = load_rows(row, *state, {expert * layout.rows + row0, rows}, scratch_[worker]);
     const formats::Tile floats = formats::float_tile(tile, scratch_[worker].floats);
     std::copy_n(static_cast<const float*>(floats.data), rows * layout.cols, out);
-    count_work(*state, state->work.moments * static_cast<double>(rows) / static_cast<double>(layout.total_rows()));
+    const double passes = row.method.objective->signs ? 2 : 1;
+    count_work(*state,
+               state->work.moments / passes * static_cast<double>(rows) / static_cast<double>(layout.total_rows()));
   };
   source.moments = [this, &row, state = state.get(), &layout](int64_t row0, int64_t rows, float* out) {
     if (!state->moments.empty())
@@ -143,6 +129,9 @@ void Pipeline::finish_feedback(const PlanRow& row, const std::shared_ptr<State>&
     state->measured.note = fmt::format("{} of {} rows stayed plainly rounded, which was better", sums.rows_plain,
                                        row.layout->total_rows());
   }
+  if (sums.rows_rotated > 0 && state->measured.note.empty())
+    state->measured.note = fmt::format("{} of {} rows came out better by way of the rotated basis", sums.rows_rotated,
+                                       row.layout->total_rows());
   append_end(row, state, job);
 }
 

@@ -6,7 +6,6 @@
 
 #include "mezzotint/base/round_up.h"
 #include "mezzotint/convert/optimizers/dense.h"
-#include "mezzotint/convert/optimizers/grid.h"
 #include "mezzotint/kernel/feedback.h"
 #include "mezzotint/kernel/transpose.h"
 
@@ -20,10 +19,6 @@ using kernel::kFeedbackColumns;
 constexpr int64_t kTile = LowerTiles::kTile;
 constexpr int64_t kTransposeColumns = 64;
 
-int64_t padded(int64_t rows) {
-  return round_up_to(rows, kernel::kFeedbackRows);
-}
-
 }  // namespace
 
 /// Positions by rows: errors of feedback in the first half of a column of `error`, of plain rounding in the second.
@@ -35,15 +30,21 @@ struct FeedbackRounder::Strip {
 };
 
 FeedbackRounder::FeedbackRounder(const LowerTiles& h, const LowerTiles& l, int64_t col0,
-                                 std::span<const int32_t> column_at, int sweeps)
-    : h_(h), l_(l), col0_(col0), column_at_(column_at), sweeps_(sweeps) {
+                                 std::span<const int32_t> column_at)
+    : h_(h), l_(l), col0_(col0), column_at_(column_at), position_(column_at.size()) {
   assert(static_cast<int64_t>(column_at.size()) == l.order());
+  for (size_t p = 0; p < column_at.size(); ++p)
+    position_[static_cast<size_t>(column_at[p] - col0)] = static_cast<int32_t>(p);
   for (const float pivot : diagonal(l)) {
     pivot_energy_.push_back(pivot * pivot);
     inverse_pivot_.push_back(1.0f / pivot);
   }
   diagonal_ = diagonal(h);
   for (const float value : diagonal_) inverse_diagonal_.push_back(1.0f / value);
+}
+
+int64_t FeedbackRounder::padded(int64_t rows) {
+  return round_up_to(rows, kernel::kFeedbackRows);
 }
 
 uint64_t FeedbackRounder::workspace_bytes(const formats::Layout& layout, int64_t rows) {
@@ -129,33 +130,87 @@ void FeedbackRounder::round_block(const Strip& strip, Workspace& w, int64_t firs
   }
 }
 
-FeedbackSums FeedbackRounder::round(const formats::Layout& layout, const formats::Parameters& parameters,
-                                    const formats::Tile& tile, Workspace& w, float* out) const {
-  const int64_t n = l_.order(), rows = tile.rows, stride = padded(rows);
-  assert(tile.dtype == DType::f32 && tile.cols == layout.cols && col0_ + n <= tile.cols);
-  Strip strip{layout, parameters, tile.row0, rows, stride, ScaledGrid::of(layout, parameters, tile.row0, rows, stride)};
-  if (!strip.grid) w.codes.assign(static_cast<size_t>(rows * layout.row_bytes), std::byte{0});
+// Room for a strip, and its weights by position.
+void FeedbackRounder::open(const Strip& strip, const formats::Tile& tile, Workspace& w) const {
+  const int64_t n = l_.order(), stride = strip.stride;
+  assert(tile.dtype == DType::f32 && tile.cols == strip.layout.cols && col0_ + n <= tile.cols);
+  if (!strip.grid) w.codes.assign(static_cast<size_t>(tile.rows * strip.layout.row_bytes), std::byte{0});
   w.base.assign(static_cast<size_t>(n * stride), 0.0f);
   w.error.resize(static_cast<size_t>(2 * n * stride));
   w.carried.resize(static_cast<size_t>(2 * kTile * stride));
   w.block.resize(static_cast<size_t>(2 * kFeedbackColumns * stride));
   w.coupling.resize(kFeedbackColumns * kFeedbackColumns);
   w.sums.assign(static_cast<size_t>(2 * stride), 0.0f);
+  gather(strip, static_cast<const float*>(tile.data), tile.row_stride, w, w.base.data(), stride);
+}
 
-  std::vector<int32_t> position(static_cast<size_t>(n));
-  for (int64_t p = 0; p < n; ++p)
-    position[static_cast<size_t>(column_at_[static_cast<size_t>(p)] - col0_)] = static_cast<int32_t>(p);
-  const auto* values = static_cast<const float*>(tile.data) + col0_;
-  for (int64_t c = 0; c < n; c += kTransposeColumns) {
-    const int64_t count = std::min(kTransposeColumns, n - c);
-    kernel::transpose(values + c, rows, count, tile.row_stride, w.block.data(), stride, 4);
+/// These columns of rows of values, by position.
+void FeedbackRounder::gather(const Strip& strip, const float* values, int64_t row_stride, Workspace& w, float* to,
+                             int64_t to_stride) const {
+  for (int64_t c = 0; c < l_.order(); c += kTransposeColumns) {
+    const int64_t count = std::min(kTransposeColumns, l_.order() - c);
+    kernel::transpose(values + col0_ + c, strip.rows, count, row_stride, w.block.data(), strip.stride, 4);
     for (int64_t i = 0; i < count; ++i)
-      std::copy_n(w.block.data() + i * stride, rows, w.base.data() + position[static_cast<size_t>(c + i)] * stride);
+      std::copy_n(w.block.data() + i * strip.stride, strip.rows,
+                  to + position_[static_cast<size_t>(c + i)] * to_stride);
   }
+}
 
+FeedbackSums FeedbackRounder::round(const formats::Layout& layout, const formats::Parameters& parameters,
+                                    const formats::Tile& tile, Workspace& w, float* out, int sweeps,
+                                    const ScaledGrid* grid) const {
+  const int64_t stride = padded(tile.rows);
+  Strip strip{layout,    parameters,
+              tile.row0, tile.rows,
+              stride,    grid != nullptr ? *grid : ScaledGrid::of(layout, parameters, tile.row0, tile.rows, stride)};
+  open(strip, tile, w);
   feed_back(strip, w);
-  for (int sweep = 0; sweep < sweeps_; ++sweep) descend(strip, w);
+  for (int sweep = 0; sweep < sweeps; ++sweep) descend(strip, w);
+  return settle(strip, w, out);
+}
 
+FeedbackSums FeedbackRounder::challenge(const formats::Layout& layout, const formats::Parameters& parameters,
+                                        const formats::Tile& tile, const float* start, Workspace& w, float* out,
+                                        int sweeps) const {
+  const int64_t stride = padded(tile.rows);
+  Strip strip{layout,    parameters, tile.row0,
+              tile.rows, stride,     ScaledGrid::of(layout, parameters, tile.row0, tile.rows, stride)};
+  open(strip, tile, w);
+  std::fill(w.error.begin(), w.error.end(), 0.0f);
+  const float* values[] = {start, out};
+  for (int64_t half = 0; half < 2; ++half) {
+    float* error = w.error.data() + half * stride;
+    gather(strip, values[half], layout.cols, w, error, 2 * stride);
+    for (int64_t p = 0; p < l_.order(); ++p)
+      for (int64_t r = 0; r < tile.rows; ++r) error[2 * p * stride + r] -= w.base[static_cast<size_t>(p * stride + r)];
+  }
+  measure(strip, w);
+  for (int sweep = 0; sweep < sweeps; ++sweep) descend(strip, w);
+  return settle(strip, w, out);
+}
+
+// e H e' of both halves: twice what stands below the diagonal, and the diagonal's tiles.
+void FeedbackRounder::measure(const Strip& strip, Workspace& w) const {
+  const int64_t wide = 2 * strip.stride;
+  std::vector<double> sums(static_cast<size_t>(wide));
+  for (int64_t j = 0; j < h_.across(); ++j) {
+    std::fill_n(w.carried.begin(), h_.size(j) * wide, 0.0f);
+    for (int64_t i = j; i < h_.across(); ++i)
+      dense::multiply(Transposed::yes, Transposed::no, h_.size(j), wide, h_.size(i), i == j ? 1.0f : 2.0f,
+                      h_.read(i, j, w.tiles[0]), kTile, w.error.data() + h_.first(i) * wide, wide, 1.0f,
+                      w.carried.data(), wide);
+    const float* error = w.error.data() + h_.first(j) * wide;
+    for (int64_t p = 0; p < h_.size(j); ++p)
+      for (int64_t r = 0; r < wide; ++r)
+        sums[static_cast<size_t>(r)] += static_cast<double>(w.carried[static_cast<size_t>(p * wide + r)]) *
+                                        static_cast<double>(error[p * wide + r]);
+  }
+  std::copy(sums.begin(), sums.end(), w.sums.begin());
+}
+
+// Of either half the better, row by row.
+FeedbackSums FeedbackRounder::settle(const Strip& strip, Workspace& w, float* out) const {
+  const int64_t n = l_.order(), rows = strip.rows, stride = strip.stride;
   FeedbackSums sums;
   sums.rows = rows;
   const float* rounded = w.sums.data();
@@ -172,13 +227,13 @@ FeedbackSums FeedbackRounder::round(const formats::Layout& layout, const formats
   for (int64_t c = 0; c < n; c += kTransposeColumns) {
     const int64_t count = std::min(kTransposeColumns, n - c);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t p = position[static_cast<size_t>(c + i)];
+      const int64_t p = position_[static_cast<size_t>(c + i)];
       const float* base = w.base.data() + p * stride;
       const float* error = w.error.data() + 2 * p * stride;
       float* column = w.block.data() + i * stride;
       for (int64_t r = 0; r < rows; ++r) column[r] = base[r] + error[r];
     }
-    kernel::transpose(w.block.data(), count, rows, stride, out + col0_ + c, layout.cols, 4);
+    kernel::transpose(w.block.data(), count, rows, stride, out + col0_ + c, strip.layout.cols, 4);
   }
   return sums;
 }

@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "mezzotint/convert/optimizers/grid.h"
 #include "mezzotint/convert/optimizers/hessian.h"
 #include "mezzotint/formats/format.h"
 
@@ -13,7 +14,8 @@ struct FeedbackSums {
   double plain = 0;    ///< each weight to its nearest code, at the same scales
   double rounded = 0;  ///< as returned
   int64_t rows = 0;
-  int64_t rows_plain = 0;  ///< rows that stay plainly rounded, because feedback did not lower the objective
+  int64_t rows_plain = 0;    ///< rows that stay plainly rounded, because feedback did not lower the objective
+  int64_t rows_rotated = 0;  ///< rows that an attempt in a rotated basis won (ObjectiveOptions::signs)
 
   /// Of further rows.
   void add(const FeedbackSums& other) {
@@ -21,6 +23,7 @@ struct FeedbackSums {
     rounded += other.rounded;
     rows += other.rows;
     rows_plain += other.rows_plain;
+    rows_rotated += other.rows_rotated;
   }
 };
 
@@ -37,15 +40,25 @@ class FeedbackRounder {
   };
 
   /// `l` is the factor of `h`, both of the columns from col0 on; column_at[position] is the column, positions in the
-  /// order of hessian.h. All must outlive this. sweeps: of coordinate descent.
-  FeedbackRounder(const LowerTiles& h, const LowerTiles& l, int64_t col0, std::span<const int32_t> column_at,
-                  int sweeps);
+  /// order of hessian.h. All must outlive this.
+  FeedbackRounder(const LowerTiles& h, const LowerTiles& l, int64_t col0, std::span<const int32_t> column_at);
 
   /// `tile` holds whole rows of one expert, finite float32 after the format's transform. Writes the values of the
   /// chosen codes to these columns of `out`, rows layout.cols apart, which may be the tile's own memory: Format::encode
-  /// makes these codes of them.
+  /// makes these codes of them. sweeps: of coordinate descent. With a `grid` of padded(rows) rows the codes are its
+  /// points, and not the format's.
   FeedbackSums round(const formats::Layout& layout, const formats::Parameters& parameters, const formats::Tile& tile,
-                     Workspace& workspace, float* out) const;
+                     Workspace& workspace, float* out, int sweeps, const ScaledGrid* grid = nullptr) const;
+
+  /// `out` holds values of codes, as round() leaves them, and `start` [rows, layout.cols] others. Sweeps of coordinate
+  /// descent lead on from `start`; a row whose e H e' is then below that of `out` replaces it. The sums are of these
+  /// two: plain = of `out` as it was, rows_plain = rows that stay.
+  FeedbackSums challenge(const formats::Layout& layout, const formats::Parameters& parameters,
+                         const formats::Tile& tile, const float* start, Workspace& workspace, float* out,
+                         int sweeps) const;
+
+  /// Rows that a grid has for so many rows of a strip.
+  static int64_t padded(int64_t rows);
 
   /// Bytes of a workspace and of the grid's scales for strips of so many rows.
   static uint64_t workspace_bytes(const formats::Layout& layout, int64_t rows);
@@ -54,6 +67,11 @@ class FeedbackRounder {
   struct Strip;
   struct BlockTask;
 
+  void open(const Strip& strip, const formats::Tile& tile, Workspace& w) const;
+  void gather(const Strip& strip, const float* values, int64_t row_stride, Workspace& w, float* to,
+              int64_t to_stride) const;
+  FeedbackSums settle(const Strip& strip, Workspace& w, float* out) const;
+  void measure(const Strip& strip, Workspace& w) const;
   void feed_back(Strip& strip, Workspace& w) const;
   void descend(Strip& strip, Workspace& w) const;
   void round_block(const Strip& strip, Workspace& w, int64_t first, int64_t columns, const BlockTask& task) const;
@@ -62,7 +80,7 @@ class FeedbackRounder {
   const LowerTiles& l_;
   int64_t col0_;
   std::span<const int32_t> column_at_;
-  int sweeps_;
+  std::vector<int32_t> position_;                    // by column from col0 on
   std::vector<float> pivot_energy_, inverse_pivot_;  // of l, by position
   std::vector<float> diagonal_, inverse_diagonal_;   // of h
 };

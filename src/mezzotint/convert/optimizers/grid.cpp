@@ -1,5 +1,6 @@
 #include "mezzotint/convert/optimizers/grid.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "mezzotint/base/e4m3.h"
@@ -82,6 +83,25 @@ std::optional<ScaledGrid> ScaledGrid::of(const formats::Layout& layout, const fo
       out.scales_[static_cast<size_t>(b * padded_rows + r)] = sound ? scale : 0.0f;
       out.inverses_[static_cast<size_t>(b * padded_rows + r)] = sound ? inverse : 0.0f;
     }
+  }
+  return out;
+}
+
+ScaledGrid ScaledGrid::of_rows(int bits, const float* values, int64_t rows, int64_t cols, int64_t padded_rows) {
+  const auto largest = static_cast<float>((1 << (bits - 1)) - 1);
+  ScaledGrid out;
+  out.grid_ = {23, 23, -largest, largest};
+  out.padded_rows_ = padded_rows;
+  out.block_cols_ = std::max<int64_t>(cols, 1);
+  out.scales_.assign(static_cast<size_t>(padded_rows), 1.0f);
+  out.inverses_.assign(out.scales_.size(), 1.0f);
+  for (int64_t r = 0; r < rows; ++r) {
+    float most = 0;
+    for (int64_t c = 0; c < cols; ++c) most = std::max(most, std::abs(values[r * cols + c]));
+    const float scale = most / largest, inverse = 1.0f / scale;
+    const bool sound = std::isfinite(inverse) && std::isfinite(scale);
+    out.scales_[static_cast<size_t>(r)] = sound ? scale : 0.0f;
+    out.inverses_[static_cast<size_t>(r)] = sound ? inverse : 0.0f;
   }
   return out;
 }

@@ -19,6 +19,10 @@ class ScaledGrid {
   static std::optional<ScaledGrid> of(const formats::Layout& layout, const formats::Parameters& parameters,
                                       int64_t row0, int64_t rows, int64_t padded_rows);
 
+  /// Integers of so many bits, symmetric, times one scale per row: of [rows, cols] values with the largest of them as
+  /// the largest code.
+  static ScaledGrid of_rows(int bits, const float* values, int64_t rows, int64_t cols, int64_t padded_rows);
+
   const kernel::Grid& grid() const { return grid_; }
   const float* scale(int64_t column) const { return scales_.data() + column / block_cols_ * padded_rows_; }
   const float* inverse_scale(int64_t column) const { return inverses_.data() + column / block_cols_ * padded_rows_; }

@@ -21,6 +21,12 @@ bool gains_by_search(const formats::Layout& layout) {
   return layout.row_bytes < layout.cols;
 }
 
+// Few bits with one scale for whole rows: the best such scale shrinks the row, and all rows alike. That lowers the
+// error of each layer and raises the model's, unless feedback follows and takes the shrinking back.
+bool shrinks_by_search(const formats::Layout& layout) {
+  return layout.block_cols == 0;
+}
+
 }  // namespace
 
 // More tokens, less noise.
@@ -35,6 +41,10 @@ const std::vector<OptimizerName>& optimizer_names() {
       {"search", "scales with the least squared error, each weight to its nearest code"},
       {"ldlq", "rounding with error feedback; what matters is guessed from the weights, or known from --calibration"},
       {"gptq", "another name of ldlq, which is the same thing computed with one factor and no inverse"},
+      {"quip",
+       "ldlq, and for every row a second attempt by way of a random rotation of both sides; the better stays. The file "
+       "cannot hold the rotation, so the gain is small: output errors 0 to 3 % below ldlq's in small layers, none at "
+       "1024 x 1024, for 2 to 3 times the time"},
       {"learned",
        "the objective of learned rounding (error within the leading singular vectors), solved by ldlq and coordinate "
        "descent"}};
@@ -44,12 +54,14 @@ const std::vector<OptimizerName>& optimizer_names() {
 Method choose_method(std::string_view optimizer, int effort, const formats::Layout& layout,
                      const LayerStatistics* statistics, const SubspaceRank& rank) {
   if (optimizer.empty())
-    optimizer = effort >= 2 ? "ldlq" : effort == 1 && gains_by_search(layout) ? "search" : "plain";
+    optimizer = effort >= 2                                                             ? "ldlq"
+                : effort == 1 && gains_by_search(layout) && !shrinks_by_search(layout) ? "search"
+                                                                                        : "plain";
   else if (std::none_of(optimizer_names().begin(), optimizer_names().end(),
                         [&](const OptimizerName& entry) { return entry.name == optimizer; }))
     throw Error({.name = "bad-option",
                  .problem = fmt::format("there is no optimizer '{}'", optimizer),
-                 .advice = "The names: plain, search, ldlq, gptq, learned."});
+                 .advice = "The names: plain, search, ldlq, gptq, quip, learned."});
   Method method;
   method.label = std::string(optimizer);
   if (!layout.format->quantized) return {.label = "plain"};
@@ -80,6 +92,7 @@ Method choose_method(std::string_view optimizer, int effort, const formats::Layo
     objective.sweeps = kSweeps;
     method.label += fmt::format(" + {} sweeps", kSweeps);
   }
+  if (optimizer == "quip") objective.signs = 0;  // choose_methods knows the seed
   if (effort < 3 && layout.cols > kWide) objective.segment = kSegment;
   method.objective = objective;
   return method;

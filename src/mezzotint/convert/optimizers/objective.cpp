@@ -17,6 +17,9 @@ namespace {
 constexpr int64_t kPanelFloats = 8 << 20;
 constexpr int64_t kLoadRows = 64;
 constexpr int kMostAttempts = 6;
+// What the rotated basis is rounded to is not stored, so it may be finer than the format. With the format's own bits
+// its error adds to that of the codes (docs/quality.md).
+constexpr int64_t kExtraBits = 3;
 
 /// Rows of a panel: enough to keep the products busy, few enough for memory. Depends on the shape alone.
 int64_t panel_rows(int64_t cols) {
@@ -28,6 +31,12 @@ int64_t segment_columns(int64_t cols, const ObjectiveOptions& options) {
   // Equal parts, so that no small one is left over.
   const int64_t parts = divide_up(cols, options.segment);
   return round_up_to(divide_up(cols, parts), kernel::kFeedbackColumns);
+}
+
+ObjectiveOptions rotated_options(ObjectiveOptions options) {
+  options.signs.reset();
+  options.bf16_moments = false;  // rotated weights are no bf16
+  return options;
 }
 
 }  // namespace
@@ -57,16 +66,37 @@ Objective::Objective(ObjectiveSource source, const ObjectiveOptions& options, si
       segments_.push_back({col0, LowerTiles(n), LowerTiles(n), std::move(order), nullptr});
     }
   }
+  if (!options.signs) return;
+  rotation_ = std::make_unique<Incoherence>(source_.cols, *options.signs);
+  ObjectiveSource rotated{.rows = source_.rows, .cols = source_.cols, .weights = {}, .moments = {}};
+  rotated.weights = [this](int64_t row0, int64_t rows, size_t worker, float* out) {
+    source_.weights(row0, rows, worker, out);
+    for (int64_t i = 0; i < rows * source_.cols; ++i) out[i] = std::isfinite(out[i]) ? out[i] : 0.0f;
+    rotation_->rotate_columns(out, rows);
+  };
+  rotated.moments = [this](int64_t row0, int64_t rows, float* out) {
+    std::copy_n(rotated_moments_.data() + row0 * source_.cols, rows * source_.cols, out);
+  };
+  rotated_ = std::make_unique<Objective>(std::move(rotated), rotated_options(options), workers, scratch, offset);
 }
 
 uint64_t Objective::tile_bytes(int64_t cols, const ObjectiveOptions& options) {
   const int64_t step = segment_columns(cols, options);
   uint64_t bytes = 0;
   for (int64_t col0 = 0; col0 < cols; col0 += step) bytes += 2 * LowerTiles::bytes(std::min(step, cols - col0));
+  if (options.signs) bytes *= 2;
   return bytes;
 }
 
 uint64_t Objective::panel_bytes(int64_t cols, const ObjectiveOptions& options, size_t workers) {
+  if (options.signs) {  // one after another, but that buffers stay
+    const ObjectiveOptions rotated = rotated_options(options);
+    const auto side = static_cast<uint64_t>(cols);
+    const uint64_t moments = options.moments == Moments::inputs ? side * (side + 256) * sizeof(float) : 0;
+    ObjectiveOptions own = options;
+    own.signs.reset();
+    return panel_bytes(cols, own, workers) + panel_bytes(cols, rotated, workers) + moments;
+  }
   const uint64_t buffers = 3 * LowerTiles::kTileFloats * sizeof(float) * workers;
   const auto floats = static_cast<uint64_t>(cols) * sizeof(float);
   if (options.moments == Moments::inputs)  // a row of tiles and a row of moments for every worker
@@ -77,7 +107,16 @@ uint64_t Objective::panel_bytes(int64_t cols, const ObjectiveOptions& options, s
   return buffers + loads + static_cast<uint64_t>(panel_rows(cols)) * floats;
 }
 
+uint64_t Objective::strip_bytes(const formats::Layout& layout, const ObjectiveOptions& options, int64_t rows) {
+  const uint64_t attempts = options.signs ? 2 * sizeof(float) * static_cast<uint64_t>(rows * layout.cols) : 0;
+  return FeedbackRounder::workspace_bytes(layout, rows) + attempts;
+}
+
 void Objective::append_stages(Job& job, std::function<void()> then) {
+  if (rotated_)
+    then = [this, &job, last = std::move(then)]() mutable {
+      damping_ > 0 ? append_rotated(job, std::move(last)) : last();
+    };
   if (options_.moments == Moments::inputs)
     append_input_moments(job);
   else
@@ -86,6 +125,24 @@ void Objective::append_stages(Job& job, std::function<void()> then) {
                           finish_moments();
                           append_factor(job, std::move(then));
                         }});
+}
+
+void Objective::append_rotated(Job& job, std::function<void()> then) {
+  if (options_.moments == Moments::inputs)
+    job.stages.push_back({.tiles = 1,
+                          .run =
+                              [this](size_t, size_t) {
+                                const int64_t n = source_.cols;
+                                rotated_moments_.resize(static_cast<size_t>(n * n));
+                                source_.moments(0, n, rotated_moments_.data());
+                                for (float& value : rotated_moments_) value = std::isfinite(value) ? value : 0.0f;
+                                rotation_->rotate_moments(rotated_moments_);
+                              },
+                          .finish = {}});
+  rotated_->append_stages(job, [this, last = std::move(then)] {
+    rotated_moments_ = {};
+    last();
+  });
 }
 
 // Panels come one after another and each tile adds them up in that order, whatever the threads.
@@ -263,35 +320,77 @@ void Objective::append_factor(Job& job, std::function<void()> then) {
                               },
                           .finish = {}});
   }
-  job.stages.push_back({.tiles = 0, .run = {}, .finish = [this, &job, then = std::move(then)]() mutable {
-                          if (failed_ && attempts_ < kMostAttempts) {
-                            const double more = 9 * damping_;
-                            damping_ += more;
-                            for (Segment& segment : segments_)
-                              add_to_diagonal(segment.h, std::vector<float>(static_cast<size_t>(segment.h.order()),
-                                                                            static_cast<float>(more)));
-                            return append_factor(job, std::move(then));
-                          }
-                          if (failed_) damping_ = 0;
-                          for (Segment& segment : segments_)
-                            if (!failed_)
-                              segment.rounder = std::make_unique<FeedbackRounder>(segment.h, segment.l, segment.col0,
-                                                                                  segment.column_at, options_.sweeps);
-                          then();
-                        }});
+  job.stages.push_back(
+      {.tiles = 0, .run = {}, .finish = [this, &job, then = std::move(then)]() mutable {
+         if (failed_ && attempts_ < kMostAttempts) {
+           const double more = 9 * damping_;
+           damping_ += more;
+           for (Segment& segment : segments_)
+             add_to_diagonal(segment.h,
+                             std::vector<float>(static_cast<size_t>(segment.h.order()), static_cast<float>(more)));
+           return append_factor(job, std::move(then));
+         }
+         if (failed_) damping_ = 0;
+         for (Segment& segment : segments_)
+           if (!failed_)
+             segment.rounder = std::make_unique<FeedbackRounder>(segment.h, segment.l, segment.col0, segment.column_at);
+         then();
+       }});
 }
 
-FeedbackSums Objective::round(const formats::Layout& layout, const formats::Parameters& parameters,
-                              const formats::Tile& tile, FeedbackRounder::Workspace& workspace, float* out) const {
+FeedbackSums Objective::round_segments(const formats::Layout& layout, const formats::Parameters& parameters,
+                                       const formats::Tile& tile, FeedbackRounder::Workspace& workspace, float* out,
+                                       int sweeps, const ScaledGrid* grid) const {
   FeedbackSums sums;
   sums.rows = tile.rows;
   for (const Segment& segment : segments_) {
-    const FeedbackSums part = segment.rounder->round(layout, parameters, tile, workspace, out);
+    const FeedbackSums part = segment.rounder->round(layout, parameters, tile, workspace, out, sweeps, grid);
     sums.plain += part.plain;
     sums.rounded += part.rounded;
     sums.rows_plain = std::max(sums.rows_plain, part.rows_plain);
   }
   return sums;
+}
+
+FeedbackSums Objective::round(const formats::Layout& layout, const formats::Parameters& parameters,
+                              const formats::Tile& tile, FeedbackRounder::Workspace& workspace, float* out) const {
+  FeedbackSums sums = round_segments(layout, parameters, tile, workspace, out, options_.sweeps, nullptr);
+  if (!rotated_ || rotated_->damping() == 0) return sums;
+  const std::vector<float> target = rounded_in_rotated_basis(layout, parameters, tile, workspace);
+  formats::Tile aim = tile;
+  aim.data = target.data();
+  aim.row_stride = layout.cols;
+  std::vector<float> start(target.size());
+  round_segments(layout, parameters, aim, workspace, start.data(), 0, nullptr);
+  sums.rounded = 0;
+  for (const Segment& segment : segments_) {
+    const FeedbackSums part =
+        segment.rounder->challenge(layout, parameters, tile, start.data(), workspace, out, options_.sweeps);
+    sums.rounded += part.rounded;
+    sums.rows_rotated = std::max(sums.rows_rotated, part.rows - part.rows_plain);
+  }
+  sums.rows_plain = std::min(sums.rows_plain, sums.rows - sums.rows_rotated);
+  return sums;
+}
+
+/// U' Q V' for the codes Q that LDLQ finds for U W V, row by row on integers.
+std::vector<float> Objective::rounded_in_rotated_basis(const formats::Layout& layout,
+                                                       const formats::Parameters& parameters, const formats::Tile& tile,
+                                                       FeedbackRounder::Workspace& workspace) const {
+  const int64_t cols = layout.cols;
+  std::vector<float> values(static_cast<size_t>(tile.rows * cols));
+  for (int64_t r = 0; r < tile.rows; ++r)
+    std::copy_n(static_cast<const float*>(tile.data) + r * tile.row_stride, cols, values.data() + r * cols);
+  rotation_->rotate(values.data(), tile.row0, tile.rows);
+  const int64_t bits = std::clamp<int64_t>(layout.row_bytes * 8 / std::max<int64_t>(cols, 1), 2, 8) + kExtraBits;
+  const ScaledGrid grid =
+      ScaledGrid::of_rows(static_cast<int>(bits), values.data(), tile.rows, cols, FeedbackRounder::padded(tile.rows));
+  formats::Tile rotated = tile;
+  rotated.data = values.data();
+  rotated.row_stride = cols;
+  rotated_->round_segments(layout, parameters, rotated, workspace, values.data(), 0, &grid);
+  rotation_->restore(values.data(), tile.row0, tile.rows);
+  return values;
 }
 
 RoundedLayer round_layer(const formats::Layout& layout, const formats::Parameters& parameters, const float* w,

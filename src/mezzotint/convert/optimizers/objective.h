@@ -2,11 +2,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "mezzotint/convert/optimizers/feedback_rounder.h"
+#include "mezzotint/convert/optimizers/incoherence.h"
 #include "mezzotint/convert/scheduler.h"
 
 namespace mezzotint::convert {
@@ -29,6 +31,10 @@ struct ObjectiveOptions {
   int64_t segment = 0;
   /// Moments::weights, subspace: H from weights rounded to bf16, which multiply faster (hessian.h).
   bool bf16_moments = false;
+  /// QuIP: the key of the signs of a random rotation (incoherence.h). Every row is then rounded a second time: by LDLQ
+  /// in the rotated basis, on a grid of its own that nothing stores, from there back and by LDLQ into the format's
+  /// codes, and by the sweeps. Where that is lower, it stays. Takes a second H and factor.
+  std::optional<uint64_t> signs;
 };
 
 /// Where the bytes for an objective come from; each may be called from several threads.
@@ -57,6 +63,8 @@ class Objective {
   /// Bytes of tiles, in memory or in the scratch file; and of everything else while the objective is made.
   static uint64_t tile_bytes(int64_t cols, const ObjectiveOptions& options);
   static uint64_t panel_bytes(int64_t cols, const ObjectiveOptions& options, size_t workers);
+  /// Bytes that round() needs for a strip of so many rows, the workspace included.
+  static uint64_t strip_bytes(const formats::Layout& layout, const ObjectiveOptions& options, int64_t rows);
 
   /// Appends what has to be done to `job`, and `then` behind it, which may append more.
   void append_stages(Job& job, std::function<void()> then);
@@ -64,7 +72,8 @@ class Objective {
   /// The damping that the factor took in the end; 0 where there is none: round() then rounds plainly.
   double damping() const { return damping_; }
 
-  /// As FeedbackRounder::round, over all segments. `workspace` is one thread's.
+  /// As FeedbackRounder::round, over all segments. `workspace` is one thread's. With ObjectiveOptions::signs `out` must
+  /// not be the tile's memory, and the result depends on the tile's rows: rows that are mixed are those of one tile.
   FeedbackSums round(const formats::Layout& layout, const formats::Parameters& parameters, const formats::Tile& tile,
                      FeedbackRounder::Workspace& workspace, float* out) const;
 
@@ -76,6 +85,12 @@ class Objective {
   void append_input_moments(Job& job);
   void append_factor(Job& job, std::function<void()> then);
   void finish_moments();
+  void append_rotated(Job& job, std::function<void()> then);
+  FeedbackSums round_segments(const formats::Layout& layout, const formats::Parameters& parameters,
+                              const formats::Tile& tile, FeedbackRounder::Workspace& workspace, float* out, int sweeps,
+                              const ScaledGrid* grid) const;
+  std::vector<float> rounded_in_rotated_basis(const formats::Layout& layout, const formats::Parameters& parameters,
+                                              const formats::Tile& tile, FeedbackRounder::Workspace& workspace) const;
 
   ObjectiveSource source_;
   ObjectiveOptions options_;
@@ -87,6 +102,10 @@ class Objective {
   double damping_ = 0;
   int attempts_ = 0;
   std::atomic<bool> failed_{false};
+
+  std::unique_ptr<Incoherence> rotation_;  // with ObjectiveOptions::signs, and
+  std::unique_ptr<Objective> rotated_;     // V'HV and its factor
+  std::vector<float> rotated_moments_;     // while it is made from X'X
 };
 
 struct RoundedLayer {
