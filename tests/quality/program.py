@@ -18,6 +18,9 @@ METHODS = {
     "effort 3, moments": (["--effort", "3"], "moments"),
     "effort 2, data": (["--effort", "2"], "data"),
     "effort 3, data": (["--effort", "3"], "data"),
+    "quip, effort 2": (["--optimizer", "quip", "--effort", "2"], None),
+    "quip, effort 2, data": (["--optimizer", "quip", "--effort", "2"], "data"),
+    "quip, effort 3, data": (["--optimizer", "quip", "--effort", "3"], "data"),
     "search": (["--optimizer", "search", "--effort", "2"], None),
 }
 
