@@ -210,7 +210,7 @@ class CorrectTest(CliTest):
         compared = self.run_json("compare", "m.safetensors", "q.safetensors")
         self.assertAlmostEqual(result["weight_error_before"], compared["relative_error"], 6)
         tensors, metadata = checkpoints.read(self.dir / "lora.safetensors")
-        self.assertEqual(json.loads(metadata["mezzotint_correction"])["rank"], 8)
+        self.assertEqual(json.loads(metadata["mezzotint"])["correction"]["rank"], 8)
         self.assertEqual(len(tensors), 12)
         for layer in result["layers"]:
             self.assertLess(layer["weight_error_after"], layer["weight_error_before"])

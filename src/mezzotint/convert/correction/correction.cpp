@@ -13,6 +13,7 @@
 #include "mezzotint/convert/correction/lora_names.h"
 #include "mezzotint/convert/model_entries.h"
 #include "mezzotint/convert/optimizers/method.h"
+#include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/rewrite.h"
 #include "mezzotint/kernel/cast.h"
 
@@ -235,7 +236,8 @@ class Corrector {
     nlohmann::ordered_json made{{"rank", options_.rank}, {"dtype", name(options_.dtype)}};
     if (calibration_) made["calibration"] = calibration_->fingerprint_text();
     io::OutputOptions layout;
-    layout.metadata = {{"mezzotint_correction", made.dump()}, {"mezzotint_version", std::string(kVersion)}};
+    layout.metadata = {
+        {std::string(kOriginKey), nlohmann::ordered_json{{"version", kVersion}, {"correction", made}}.dump()}};
     ExecuteOptions execute;
     execute.overwrite = options_.overwrite;
     rewrite(output, items_, layout, execute, {&original_.source(), &quantized_.source()});
