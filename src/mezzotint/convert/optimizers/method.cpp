@@ -44,7 +44,7 @@ const std::vector<OptimizerName>& optimizer_names() {
       {"quip",
        "ldlq, and for every row a second attempt by way of a random rotation of both sides; the better stays. The file "
        "cannot hold the rotation, so the gain is small: output errors 0 to 3 % below ldlq's in small layers, none at "
-       "1024 x 1024, for 2 to 3 times the time"},
+       "1024 x 1024, for 2 to 4 times the time"},
       {"learned",
        "the objective of learned rounding (error within the leading singular vectors), solved by ldlq and coordinate "
        "descent"}};
@@ -54,9 +54,9 @@ const std::vector<OptimizerName>& optimizer_names() {
 Method choose_method(std::string_view optimizer, int effort, const formats::Layout& layout,
                      const LayerStatistics* statistics, const SubspaceRank& rank) {
   if (optimizer.empty())
-    optimizer = effort >= 2                                                             ? "ldlq"
+    optimizer = effort >= 2                                                            ? "ldlq"
                 : effort == 1 && gains_by_search(layout) && !shrinks_by_search(layout) ? "search"
-                                                                                        : "plain";
+                                                                                       : "plain";
   else if (std::none_of(optimizer_names().begin(), optimizer_names().end(),
                         [&](const OptimizerName& entry) { return entry.name == optimizer; }))
     throw Error({.name = "bad-option",
