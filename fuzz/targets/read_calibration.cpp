@@ -194,14 +194,15 @@ Answer any_bits(FileModel& file, Rng& rng) {
   return "";
 }
 
+// Counts are computed with as unsigned numbers: an earlier mutation may have left any bits there.
 Answer moved_counts(FileModel& file, Rng& rng) {
   const size_t at = some(file, rng, "histogram");
-  if (at == file.entries.size() || count<int64_t>(file.entries[at]) != kBins) return "";
+  if (at == file.entries.size() || count<uint64_t>(file.entries[at]) != kBins) return "";
   const Entry& entry = file.entries[at];
   const size_t from = rng() % kBins, to = rng() % kBins;
-  const int64_t before = get<int64_t>(file, entry, from), by = rng() % 3 ? before : static_cast<int64_t>(rng() >> 3);
+  const uint64_t before = get<uint64_t>(file, entry, from), by = rng() % 3 ? before : rng() >> 3;
   put(file, entry, from, before - by);
-  put(file, entry, to, get<int64_t>(file, entry, to) + by);  // sums up as before, modulo 2^64
+  put(file, entry, to, get<uint64_t>(file, entry, to) + by);  // sums up as before, modulo 2^64
   return by <= before || from == to ? "ok" : kBad;
 }
 
@@ -210,8 +211,8 @@ Answer other_counts(FileModel& file, Rng& rng) {
   if (at == file.entries.size() || count<int64_t>(file.entries[at]) != kBins) return "";
   const Entry& entry = file.entries[at];
   const size_t i = rng() % kBins;
-  const int64_t old = get<int64_t>(file, entry, i);
-  const int64_t values[] = {old + 1, -1, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
+  const auto more = static_cast<int64_t>(get<uint64_t>(file, entry, i) + 1);
+  const int64_t values[] = {more, -1, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
   put(file, entry, i, values[rng() % 4]);
   return kBad;
 }
@@ -219,9 +220,9 @@ Answer other_counts(FileModel& file, Rng& rng) {
 Answer other_tokens(FileModel& file, Rng& rng) {
   const size_t at = some(file, rng, "tokens");
   if (at == file.entries.size() || count<int64_t>(file.entries[at]) != 1) return "";
-  const int64_t old = get<int64_t>(file, file.entries[at], 0);
+  const auto more = static_cast<int64_t>(get<uint64_t>(file, file.entries[at], 0) + 1);
   const int64_t values[] = {
-      0, -1, old + 1, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min(), int64_t{1} << 53};
+      0, -1, more, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min(), int64_t{1} << 53};
   put(file, file.entries[at], 0, values[rng() % std::size(values)]);
   return kBad;
 }
@@ -233,10 +234,10 @@ Answer many_tokens(FileModel& file, Rng& rng) {
   const Entry& entry = file.entries[at];
   for (const Entry& other : file.entries) {
     if (layer_of(other) != layer_of(entry) || !is_part(other, "histogram") || count<int64_t>(other) != kBins) continue;
-    const int64_t old = get<int64_t>(file, entry, 0), times = 1 + static_cast<int64_t>(rng() % 1'000'000);
+    const uint64_t old = get<uint64_t>(file, entry, 0), times = 1 + rng() % 1'000'000;
     if (old < 1 || old > 1'000'000) return "";
     put(file, entry, 0, old * times);
-    for (size_t i = 0; i < kBins; ++i) put(file, other, i, get<int64_t>(file, other, i) * times);
+    for (size_t i = 0; i < kBins; ++i) put(file, other, i, get<uint64_t>(file, other, i) * times);
     return "ok";
   }
   return "";
@@ -270,9 +271,9 @@ Answer extreme(FileModel& file, Rng& rng) {
     if (entry.dtype == DType::f32)
       for (size_t i = 0; i < count<float>(entry); ++i) put(file, entry, i, written);
     if (!is_part(entry, "histogram") || count<int64_t>(entry) != kBins) continue;
-    int64_t sum = 0;
-    for (size_t i = 0; i < kBins; ++i) sum += get<int64_t>(file, entry, i);
-    for (size_t i = 0; i < kBins; ++i) put(file, entry, i, i == bin ? sum : int64_t{0});
+    uint64_t sum = 0;
+    for (size_t i = 0; i < kBins; ++i) sum += get<uint64_t>(file, entry, i);
+    for (size_t i = 0; i < kBins; ++i) put(file, entry, i, i == bin ? sum : uint64_t{0});
   }
   return "ok";
 }
