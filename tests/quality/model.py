@@ -99,7 +99,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dit", type=Path, nargs="+")
     parser.add_argument("--formats", default=",".join(FORMATS))
-    parser.add_argument("--ctq", action="store_true", help="convert_to_quant too, on the first model (CTQ = its command)")
+    parser.add_argument("--ctq", action="store_true", help="convert_to_quant too (CTQ = its command); minutes a format")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -109,18 +109,18 @@ def main():
     for target in options.formats.split(","):
         results = everything[target] = {}
 
-        def add(label, convert, on):
+        def add(label, convert):
             results[label] = []
-            for bed in on:
+            for bed in beds:
                 values, seconds = convert(bed)
                 results[label].append({**bed.measure(values), "seconds": seconds})
             print(line(target, label, results[label], results["effort 0"]), flush=True)
 
         for label, (flags, data) in METHODS.items():
-            add(label, lambda bed: quantized(bed.weights, target, flags, bed.calibration[data]), beds)
+            add(label, lambda bed: quantized(bed.weights, target, flags, bed.calibration[data]))
         if options.ctq:
-            add("ctq --simple", lambda bed: ctq(bed.weights, target, ["--simple"]), beds[:1])
-            add("ctq", lambda bed: ctq(bed.weights, target, []), beds[:1])
+            add("ctq --simple", lambda bed: ctq(bed.weights, target, ["--simple"]))
+            add("ctq", lambda bed: ctq(bed.weights, target, []))
     if options.json:
         options.json.write_text(json.dumps(everything))
     sys.exit(check(everything))

@@ -10,7 +10,8 @@ F8 = torch.float8_e4m3fn
 
 
 def weights(kind, rows, cols, seed=0):
-    """gauss: N(0, 0.02^2). lowrank: half of the energy in a decaying signal of rank 32."""
+    """gauss: N(0, 0.02^2). lowrank: half of the energy in a decaying signal of rank 32. lowrank+oc: and one column in 200
+    eight times as large."""
     generator = torch.Generator().manual_seed(1000 + seed)
 
     def randn(*shape):
@@ -18,20 +19,26 @@ def weights(kind, rows, cols, seed=0):
 
     if kind == "gauss":
         return randn(rows, cols) * 0.02
-    if kind == "lowrank":
+    if kind in ("lowrank", "lowrank+oc"):
         left, right = randn(rows, 32), randn(32, cols)
         signal = (left * torch.arange(1, 33).float() ** -0.7) @ right
         noise = randn(rows, cols) * 0.02
-        return noise + signal * (noise.norm() / signal.norm())
+        w = noise + signal * (noise.norm() / signal.norm())
+        if kind == "lowrank+oc":
+            w[:, torch.randperm(cols, generator=generator)[:max(1, cols // 200)]] *= 8
+        return w
     raise ValueError(kind)
 
 
 def inputs(cols, seed=0, tokens=2048):
     """Correlated Gaussian inputs with log-normal channels, one channel in a hundred twelve times as large, and channel
-    means: tokens for calibration, and as many held out."""
+    means: tokens for calibration, and as many held out. More than 2048 channels are mixed by two random rotations of
+    512 with permutations, which is cheaper than a random basis."""
     generator = torch.Generator().manual_seed(5000 + seed)
     spectrum = torch.arange(1, cols + 1).float() ** -1.0
     spectrum = spectrum / spectrum.mean()
+    if cols > 2048:
+        return wide_inputs(cols, seed, tokens, spectrum, generator)
     basis, _ = torch.linalg.qr(torch.randn(cols, cols, generator=generator))
     channel = torch.exp(0.5 * torch.randn(cols, generator=generator))
     channel[torch.randperm(cols, generator=generator)[:max(1, cols // 100)]] *= 12.0
@@ -40,6 +47,22 @@ def inputs(cols, seed=0, tokens=2048):
 
     def draw(draw_seed):
         return torch.randn(tokens, cols, generator=torch.Generator().manual_seed(draw_seed)) @ mix + mean
+
+    return draw(7000 + seed), draw(8000 + seed)
+
+
+def wide_inputs(cols, seed, tokens, spectrum, generator):
+    channel = torch.exp(0.5 * torch.randn(cols, generator=generator))
+    channel[torch.randperm(cols, generator=generator)[:max(1, cols // 100)]] *= 12.0
+    mean = 0.3 * torch.randn(cols, generator=generator) * channel
+    rotation, _ = torch.linalg.qr(torch.randn(512, 512, generator=generator))
+    orders = [torch.randperm(cols, generator=generator) for _ in range(2)]
+
+    def draw(draw_seed):
+        x = torch.randn(tokens, cols, generator=torch.Generator().manual_seed(draw_seed)) * spectrum.sqrt()
+        for order in orders:
+            x = (x[:, order].view(tokens, -1, 512) @ rotation).reshape(tokens, cols)
+        return x * channel + mean
 
     return draw(7000 + seed), draw(8000 + seed)
 

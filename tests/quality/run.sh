@@ -6,6 +6,8 @@
 #   SEEDS="0 1 2"    the models
 #   CTQ=COMMAND      convert_to_quant, for --ctq (default: the peers' one)
 #
+#   WIDE=1           also a layer of 14336 inputs at effort 3 and what segments cost it: a quarter of an hour more
+#
 # Arguments go to model.py: run.sh --formats nvfp4, run.sh --ctq.
 set -euo pipefail
 
@@ -25,5 +27,10 @@ done
 "$venv/bin/python" -m pytest -p no:cacheprovider -q "$here"
 failed=0
 "$venv/bin/python" "$here/synthetic.py" || failed=1
+"$venv/bin/python" "$here/layers.py" || failed=1
+if [[ ${WIDE:-} ]]; then
+  "$venv/bin/python" "$here/wide.py" || failed=1
+  "$venv/bin/python" "$here/segments.py" --wide || failed=1
+fi
 "$venv/bin/python" "$here/model.py" "${models[@]}" "$@" || failed=1
 exit "$failed"
