@@ -54,7 +54,7 @@ class HelpTest(CliTest):
                                ("--custom-layers", "--layer-config"), ("--num_iter", "no gradient search"),
                                ("--convert-fp8-scaled", "mezzotint repair"), ("--low-memory", "--max-memory"),
                                ("-lm", "--max-memory"), ("--wan", "--preset"), ("--merge-loras", "adapters"),
-                               ("--quip-hadamard", "QuIP"), ("--report-quality", "mezzotint compare"),
+                               ("--quip-hadamard", "--optimizer quip"), ("--report-quality", "mezzotint compare"),
                                ("-i", "without an option"), ("--input", "without an option"),
                                ("--manual_seed=7", "--seed"), ("--nvfp4", "--to nvfp4")]:
             with self.subTest(option=option):

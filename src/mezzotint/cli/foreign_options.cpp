@@ -35,7 +35,7 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
     {"--no-normalize-scales",
      "not needed, scales with one number are always stored with rank 0, others never squeezed"},
     {"--verbose --verbose-pinned", "use --quiet for less and `mezzotint plan --layers` for every decision"},
-    {"--manual-seed", "use --seed N with --rounding stochastic; nothing else is random"},
+    {"--manual-seed", "use --seed N with --rounding stochastic or --optimizer quip; nothing else is random"},
     {"--device", kCpu},
     {"-lm --low-memory --no-memory-limits", kMemory},
     {"-he -hf -ha -hl -hm -hlr --help-experimental --help-filters --help-advanced --help-learned --help-modes "
