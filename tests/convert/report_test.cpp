@@ -305,7 +305,7 @@ TEST(Findings, EveryWarningSaysWhatMendsIt) {
   for (const auto& warning : findings.warnings) mends.push_back(warning.mend);
   EXPECT_THAT(mends, ElementsAre(R"(--exclude '^blocks\.0\.b$')",
                                  "mezzotint compare in.safetensors out.safetensors --html report.html",
-                                 "--calibration FILE", "--effort 1"));
+                                 "--calibration FILE", "--effort 2"));
   EXPECT_TRUE(find(test::sample_report(12)).warnings.empty());
 }
 

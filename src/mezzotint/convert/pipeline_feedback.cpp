@@ -124,7 +124,8 @@ void Pipeline::finish_feedback(const PlanRow& row, const std::shared_ptr<State>&
   if (state->undamped || state->non_finite) {
     state->measured.note = state->undamped ? "plainly rounded: its second moments are singular"
                                            : "plainly rounded: the source holds values that are not finite";
-    if (state->undamped) warn(row.name + ": " + state->measured.note);
+    if (state->undamped)
+      warn(row.name + ": " + state->measured.note + "; `--calibration` with other inputs may mend it");
   } else if (sums.rows_plain > 0) {
     state->measured.note = fmt::format("{} of {} rows stayed plainly rounded, which was better", sums.rows_plain,
                                        row.layout->total_rows());

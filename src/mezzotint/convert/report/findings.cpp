@@ -191,7 +191,7 @@ class Finder {
                        layers_text(guarded.size())),
            report_.calibrated ? "" : "--calibration FILE");
     if (report_.effort && *report_.effort == 0 && !summary_.worst.empty())
-      warn("Scales were not searched for: each is the largest magnitude it covers.", "--effort 1");
+      warn("Every weight went to its nearest code, without regard to the others.", "--effort 2");
     if (!others.empty()) {
       const auto value = threshold();
       const size_t all = others.size(), more = all - std::min(all, kShown);
