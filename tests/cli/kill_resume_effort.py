@@ -47,6 +47,12 @@ def record(source, path):
     return checkpoints.write(path, tensors, {"mezzotint_calibration": "1"})
 
 
+def differences(expected, found):
+    """Names of the tensors whose bytes differ."""
+    wanted, got = checkpoints.read(expected)[0], checkpoints.read(found)[0]
+    return [name for name in sorted(wanted.keys() | got.keys()) if wanted.get(name) != got.get(name)] or ["the header"]
+
+
 def kill_and_resume(runs, what, expected, threads):
     size = runs.size
     hits = resumed = 0
@@ -66,7 +72,8 @@ def kill_and_resume(runs, what, expected, threads):
                 check(rows(runs.journal) >= finished, f"{what}: a resumed run lost rows")
         if not runs.out.exists():
             runs.run("--resume", "--threads", str(3 - threads))
-        check(digest(runs.out) == expected, f"{what}, killed at {offset}: the resumed file differs")
+        if digest(runs.out) != expected:
+            check(False, f"{what}, killed at {offset}: the resumed file differs in {differences(runs.uninterrupted, runs.out)}")
         check(not runs.partial.exists() and not runs.journal.exists(), f"{what}: files were left behind")
     print(f"{what}, {threads} threads: {hits} kills, {resumed} with rows to resume; the same bytes")
     return hits, resumed
@@ -84,6 +91,7 @@ def main(program, synth, shapes, folder):
             runs.clean()
             runs.run("--threads", "1")
             expected, runs.size = digest(runs.out), runs.out.stat().st_size
+            runs.uninterrupted = shutil.copy(runs.out, folder / "uninterrupted.safetensors")
             outputs.add(expected)
             runs.clean()
             runs.run("--threads", "2")
