@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <mutex>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +21,22 @@ void sorglq_(const int*, const int*, const int*, float*, const int*, const float
 void ssyev_(const char*, const char*, const int*, float*, const int*, float*, float*, const int*, int*);
 char* openblas_get_corename();
 char* openblas_get_config();
+void* __real_blas_memory_alloc(int);
+void __real_blas_memory_free(void*);
+}
+
+// The serial OpenBLAS hands out its work buffers without a lock (driver/others/memory.c: only SMP and USE_LOCKING
+// builds have one), so two threads can be given the same. The linker puts these in their place (cmake/OpenBlas.cmake).
+namespace {
+std::mutex work_buffers;
+}
+extern "C" void* __wrap_blas_memory_alloc(int position) {
+  const std::lock_guard lock(work_buffers);
+  return __real_blas_memory_alloc(position);
+}
+extern "C" void __wrap_blas_memory_free(void* buffer) {
+  const std::lock_guard lock(work_buffers);
+  __real_blas_memory_free(buffer);
 }
 
 namespace mezzotint::convert::dense {
