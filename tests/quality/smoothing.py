@@ -1,7 +1,8 @@
-"""What smoothing gains where inputs are rounded to 4 bits, too (nvfp4): smoothing.py [DIT...]
+"""What smoothing gains where inputs are rounded, too: smoothing.py [DIT...]
 
-First the synthetic layer of synthetic.py, whose inputs have outlier channels, then models as for model.py. Inputs are
-multiplied by pre_quant_scale and rounded by input_scale as the file says; measured on what calibration has not seen.
+First the synthetic layer of synthetic.py, whose inputs have outlier channels: with factors beside the weight (nvfp4), and
+in the norm in front (a layer of T5 in other formats). Then models as for model.py. Inputs are multiplied by what the
+file says and rounded as its loaders do; measured on what calibration has not seen.
 """
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from model import Bed, mean
 from program import run
-from reference import inputs, weights
+from reference import cast_fp8, cast_int8, inputs, weights
 from safetensors.torch import load_file, save_file
 from synthetic import NAME, SIZE, record
 
@@ -64,6 +65,37 @@ def synthetic():
                       f"{both.norm() / expected.norm():.4f} | {weight_only.norm() / expected.norm():.4f} |", flush=True)
 
 
+def in_norms():
+    """The layer reads a norm of weights 1: its weights afterwards are what the input is multiplied by."""
+    block = "encoder.block.0.layer"
+    layer, norm = f"{block}.0.SelfAttention.q", f"{block}.0.layer_norm"
+    w = weights("gauss", SIZE, SIZE)
+    x, held_out = inputs(SIZE)
+    expected = held_out @ w.T
+    rounding = {"float8_e4m3fn": lambda x, scale: cast_fp8(x / scale) * scale,
+                "int8_row": lambda x, _: cast_int8(x / (step := x.abs().amax(1, keepdim=True) / 127)) * step}
+    with tempfile.TemporaryDirectory() as folder:
+        calibration, source, packed, plain = (Path(folder) / f"{name}.safetensors" for name in "cspd")
+        record(x, calibration)
+        save_file({name.replace(NAME, layer): t for name, t in load_file(calibration).items()}, calibration,
+                  metadata={"mezzotint_calibration": "1"})
+        save_file({f"{layer}.weight": w, f"{norm}.weight": torch.ones(SIZE)}, source)
+        for to, seen in rounding.items():
+            for label, options in CONVERSIONS.items():
+                for alpha in ALPHAS:
+                    smooth = ["--smooth", alpha] if alpha is not None else []
+                    run("convert", source, "-o", packed, "--force", "--to", to, "--preset", "t5", "-j", 1,
+                        "--calibration", calibration, *options, *smooth)
+                    run("convert", packed, "-o", plain, "--force", "--to", "fp32", "--preset", "none")
+                    stored, values = load_file(packed), load_file(plain)
+                    factors, q = values[f"{norm}.weight"], values[f"{layer}.weight"]
+                    assert (factors != 1).any() == (alpha is not None)
+                    both = seen(held_out * factors, stored.get(f"{layer}.input_scale")) @ q.T - expected
+                    alone = (held_out * factors) @ q.T - expected
+                    print(f"| synthetic, {to}, in the norm | {label} | {alpha if alpha is not None else 'none'} | "
+                          f"{both.norm() / expected.norm():.4f} | {alone.norm() / expected.norm():.4f} |", flush=True)
+
+
 def velocity_errors(bed, values, seen):
     hooks = [bed.model.get_submodule(name).register_forward_pre_hook(
         lambda _module, args, see=see: (see(args[0]),)) for name, see in seen.items()]
@@ -91,6 +123,7 @@ def main():
     torch.set_num_threads(1)
     print("| bed | conversion | --smooth | error, inputs rounded | error, weights alone |\n|---|---|---|---|---|")
     synthetic()
+    in_norms()
     if sys.argv[1:]:
         models([Path(folder) for folder in sys.argv[1:]])
 

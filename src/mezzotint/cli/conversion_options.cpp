@@ -139,7 +139,7 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
   group(app.add_option("--smooth", a.smooth,
                        "Let weights take over size from outlier channels of inputs that are quantized, too "
                        "(SmoothQuant), by this exponent, usually 0.5. Needs --calibration; for formats that have a "
-                       "place for the factors")
+                       "place for the factors, and for layers of text encoders behind a norm")
             ->check(CLI::Range(0.0, 1.0).description("")),
         how)
       ->type_name("ALPHA");

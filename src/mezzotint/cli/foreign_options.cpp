@@ -73,8 +73,7 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
      kSearch},
     {"--calib-samples --calib-cpu --calibration-data --calibration-lora", kSamples},
     // Fork: smoothing, GPTQ, QuIP
-    {"--smoothquant --smoothquant-alpha",
-     "use --smooth ALPHA with --calibration, for formats that can store the factors"},
+    {"--smoothquant --smoothquant-alpha", "use --smooth ALPHA with --calibration"},
     {"--gptq-actorder --gptq-fast --gptq-turbo", kSearch},
     {"--quip-actorder --no-quip-actorder --quip-hadamard --no-quip-hadamard --quip-seed --quip-store-transformed "
      "--quip-requant-scheme --quip-requant-tensor-per-row --no-quip-requant-tensor-per-row --quip-checkpointed "

@@ -52,6 +52,8 @@ std::unique_ptr<Job> Pipeline::next_job() {
       case Action::copy:
       case Action::keep_codes:
         return copy_job(next_row_++);
+      case Action::rescale:
+        return rescale_job(next_row_++);
       case Action::encode:
       case Action::reencode:
         return encode_job(next_row_++);

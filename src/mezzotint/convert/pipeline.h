@@ -63,7 +63,9 @@ class Pipeline {
   void append_end(const PlanRow& row, const std::shared_ptr<State>& state, Job& job);
 
   // pipeline_smoothing.cpp
+  /// Finds the factors of a row of a layer or of a norm.
   void append_smoothing(const PlanRow& row, const std::shared_ptr<State>& state, Job& job);
+  std::unique_ptr<Job> rescale_job(size_t row);
   /// The tile as the layer's smoothed inputs want it, in scratch.values; itself where there are no factors (yet).
   formats::Tile smooth(const State& state, const formats::Tile& tile, Scratch& scratch) const;
   void write_smoothing(const PlanRow& row, const State& state);

@@ -145,6 +145,7 @@ class Planner {
       const Detection& found = parts_[i]->detection;
       const bool unused = plan_.options.preset == "none";
       plan_.preset += (plan_.preset.empty() ? "" : ", ") + std::string(unused ? "none" : found.preset->name);
+      if (!unused) plan_.presets.emplace_back(found.prefix, found.preset);
       plan_.preset_reason += (plan_.preset_reason.empty() ? "" : " ") +
                              (unused ? "No architecture's rules were used, as asked." : found.reason);
       plan_.component += (plan_.component.empty() ? "" : ", ") + components_[i].name;

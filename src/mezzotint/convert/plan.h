@@ -1,14 +1,17 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mezzotint/checkpoint/model.h"
 #include "mezzotint/convert/calibration/calibration.h"
 #include "mezzotint/convert/optimizers/method.h"
 #include "mezzotint/convert/options.h"
+#include "mezzotint/convert/preset.h"
 #include "mezzotint/io/writer.h"
 
 /// What a conversion will do, decided from the header, the options and the files that these name: no tensor data is
@@ -21,9 +24,12 @@ enum class Action : uint8_t {
   encode,      ///< float weight -> format (quantized or plain)
   reencode,    ///< quantized weight -> float32 -> format
   correct,     ///< a bias that changes with its layer's weight (bias_correction.h)
+  rescale,     ///< a norm that takes over smoothing factors of the layers that read it (smoothing/norms.h)
   drop,        ///< asked for by --drop, or a marker or scale that has no layer any more
 };
 std::string_view name(Action action);
+
+struct NormGroup;
 
 /// One weight, or one tensor that is not a weight of a quantized layer.
 struct PlanRow {
@@ -42,6 +48,7 @@ struct PlanRow {
   const LayerStatistics* statistics = nullptr;  ///< of the layer's inputs, in Plan::calibration
   size_t bias = checkpoint::Model::npos;        ///< row of the bias that this row corrects and writes
   std::optional<double> smoothing;              ///< exponent of the layer's smoothing factors, found in a first pass
+  std::shared_ptr<const NormGroup> norm;        ///< takes over these factors; null: loaders do (pre_quant_scale)
   std::optional<float>
       input_scale;  ///< activation scale from them, to be stored; with smoothing only that there is one
   /// First output tensor (weight); layout.tensors follow one another, then marker, input_scale, pre_quant_scale.
@@ -54,9 +61,10 @@ struct PlanRow {
 struct Plan {
   ConvertOptions options;
   std::filesystem::path input, output;
-  std::string preset;         ///< chosen preset
-  std::string preset_reason;  ///< why
-  std::string component;      ///< prefix of the quantized component, "" = whole file
+  std::string preset;                                          ///< chosen preset
+  std::string preset_reason;                                   ///< why
+  std::string component;                                       ///< prefix of the quantized component, "" = whole file
+  std::vector<std::pair<std::string, const Preset*>> presets;  ///< whose rules are used, by prefix of names
   std::optional<Calibration> calibration;
   std::vector<PlanRow> rows;  ///< in the order of the source's data
   std::vector<io::TensorSpec> specs;

@@ -6,7 +6,7 @@
 namespace mezzotint::convert {
 
 std::string_view name(Action action) {
-  constexpr std::string_view names[] = {"copy", "keep_codes", "encode", "reencode", "correct", "drop"};
+  constexpr std::string_view names[] = {"copy", "keep_codes", "encode", "reencode", "correct", "rescale", "drop"};
   return names[static_cast<size_t>(action)];
 }
 

@@ -74,7 +74,7 @@ void lay_out_output(Plan& plan, const checkpoint::Model& model,
     plan.bytes_in += row.bytes_in;
     if (row.action == Action::drop) continue;
     row.output = plan.specs.size();
-    if (row.action == Action::copy || row.action == Action::correct) {
+    if (!row.layout) {
       add_spec(plan, row, row.stored_as.empty() ? tensors[row.source].name : row.stored_as, tensors[row.source].dtype,
                tensors[row.source].shape);
     } else {
@@ -91,7 +91,7 @@ void lay_out_output(Plan& plan, const checkpoint::Model& model,
         layers.emplace_back(layer, row.marker);
       }
       if (row.input_scale) add_spec(plan, row, layer + "." + std::string(checkpoint::kInputScale), DType::f32, {});
-      if (row.smoothing)
+      if (row.smoothing && !row.norm)
         add_spec(plan, row, layer + "." + std::string(checkpoint::kPreQuantScale), DType::f32, {row.layout->cols});
     }
     plan.bytes_out += row.bytes_out;

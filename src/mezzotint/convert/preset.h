@@ -59,6 +59,16 @@ struct PresetRule {
   std::string_view reason;  ///< a few words, e.g. "modulation", "first layer"
 };
 
+/// A norm with weights of its own and the layers that read what comes out of it, by the ends of their names within one
+/// block: {"input_layernorm", "self_attn.q_proj self_attn.k_proj self_attn.v_proj"}. Readers are separated by spaces;
+/// those that a model does not have do not count, but nothing else may read the norm. Its output must be proportional
+/// to its weight (Gemma's norms multiply by 1 + weight). Only for models whose adapters nobody shares: an adapter that
+/// was trained on the original does not fit a layer whose norm took over its smoothing factors.
+struct NormReaders {
+  std::string_view norm;
+  std::string_view readers;
+};
+
 /// What kind of component an architecture is.
 enum class Part : uint8_t { diffusion_model, text_encoder, vae, adapter, any };
 
@@ -72,6 +82,8 @@ struct Preset {
   std::span<const PresetRule> keep;
   /// Layers that are quantized although a generic name rule would keep them. `keep` wins over it.
   std::span<const PresetRule> quantize = {};
+  /// All norms in front of quantized layers of a block. A block that has others is not this architecture's.
+  std::span<const NormReaders> norms = {};
   /// Says which member of the family this is ("i2v, 40 blocks, width 5120"), or null.
   std::string (*variant)(const Keys& keys) = nullptr;
 };

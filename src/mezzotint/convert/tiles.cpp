@@ -18,7 +18,7 @@ TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_
   TileShape shape;
   const auto& info = model.source().tensors()[row.source];
   if (row.action == Action::drop) return shape;
-  if (row.action == Action::copy || row.action == Action::correct || row.action == Action::keep_codes) {
+  if (!row.layout || row.action == Action::keep_codes) {
     shape.source_bytes = std::min(tile_bytes, info.bytes);
     return shape;
   }
@@ -55,7 +55,7 @@ uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row) {
     const auto choose_plan = row.layout->format->choose_plan;
     if (choose_plan != nullptr) bytes += choose_plan(*row.layout, {.effort = row.method.effort}).stats * sizeof(float);
   }
-  if (row.smoothing) bytes += 4 * static_cast<uint64_t>(row.layout->cols) * sizeof(float);
+  if (row.smoothing) bytes += 4 * static_cast<uint64_t>(row.shape.back()) * sizeof(float);
   if (row.action == Action::reencode) {
     const checkpoint::Layer& layer = model.layers()[row.layer];
     bytes += parameter_bytes(layer.layout);

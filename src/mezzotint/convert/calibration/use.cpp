@@ -9,6 +9,7 @@
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/calibration/input_scale.h"
 #include "mezzotint/convert/components.h"
+#include "mezzotint/convert/smoothing/assign.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -67,10 +68,16 @@ class Assignment {
   }
 
   void run() {
-    for (PlanRow& row : plan_.rows)
-      if (row.action != Action::drop && row.layout && row.layout->format->quantized && is_selected(row)) assign(row);
+    std::vector<size_t> quantized;
+    for (size_t i = 0; i < plan_.rows.size(); ++i) {
+      PlanRow& row = plan_.rows[i];
+      if (row.action == Action::drop || !row.layout || !row.layout->format->quantized || !is_selected(row)) continue;
+      assign(row);
+      quantized.push_back(i);
+    }
     for (PlanRow& row : plan_.rows) drop_replaced(row);
     report();
+    if (plan_.options.smooth) assign_smoothing(plan_, model_, quantized);
   }
 
  private:
@@ -80,7 +87,6 @@ class Assignment {
 
   void assign(PlanRow& row) {
     row.statistics = plan_.calibration->find(row.name, row.layout->cols);
-    if (plan_.options.smooth) smooth(row);
     if (row.action != Action::keep_codes) {
       ++layers_;
       if (row.statistics == nullptr) missing_.push_back(row.name);
@@ -102,30 +108,6 @@ class Assignment {
       if (row.action == Action::keep_codes) replaced_.push_back(row.layer);
     } else if (row.statistics->amax == 0) {
       ++silent_;
-    }
-  }
-
-  /// Why a row that is to be encoded cannot be smoothed, or "".
-  static std::string why_not_smoothed(const PlanRow& row) {
-    if (row.action == Action::keep_codes) return "its codes stay";
-    const formats::Layout& layout = *row.layout;
-    const auto companions = layout.format->companions;
-    const bool carries =
-        std::find(companions.begin(), companions.end(), checkpoint::kPreQuantScale) != companions.end();
-    if (!carries || layout.transformed || layout.experts != 1)
-      return fmt::format("{} has no place for smoothing factors{}", row.to, carries ? " in this layer" : "");
-    if (row.statistics == nullptr) return "no statistics of its inputs";
-    return row.statistics->amax == 0 ? "its inputs were all zero" : "";
-  }
-
-  void smooth(PlanRow& row) {
-    const std::string reason = why_not_smoothed(row);
-    row.reason += reason.empty() ? "; smoothed" : "; not smoothed: " + reason;
-    if (reason.empty()) {
-      row.smoothing = plan_.options.smooth;
-      ++smoothed_;
-    } else if (unsmoothed_++ == 0) {
-      first_unsmoothed_ = row.name + ": " + reason;
     }
   }
 
@@ -170,9 +152,6 @@ class Assignment {
           "{} of {} layers to be quantized have no statistics in the calibration files (first: {}); they are quantized "
           "without. `--calibration` takes further files.",
           missing_.size(), layers_, missing_.front()));
-    if (unsmoothed_ > 0)
-      plan_.warnings.push_back(fmt::format("--smooth leaves {} of {} layers as they are (first: {}).", unsmoothed_,
-                                           smoothed_ + unsmoothed_, first_unsmoothed_));
     if (silent_ > 0)
       plan_.warnings.push_back(fmt::format(
           "{} layers saw nothing but zeros in the calibration; they get no input_scale. Record other inputs for "
@@ -194,8 +173,7 @@ class Assignment {
   std::map<const LayerStatistics*, const std::string*> owners_;
   std::vector<std::string> missing_;
   std::vector<size_t> replaced_;  // layers whose own input_scale goes
-  size_t layers_ = 0, scales_ = 0, silent_ = 0, smoothed_ = 0, unsmoothed_ = 0;
-  std::string first_unsmoothed_;
+  size_t layers_ = 0, scales_ = 0, silent_ = 0;
   uint64_t least_tokens_ = ~uint64_t{0};
 };
 

@@ -19,6 +19,11 @@ constexpr PresetRule kKeep[] = {
     {R"(text_projection)", "last layer"},
 };
 
+constexpr NormReaders kNorms[] = {
+    {"layer_norm1", "self_attn.q_proj self_attn.k_proj self_attn.v_proj"},
+    {"layer_norm2", "mlp.fc1"},
+};
+
 }  // namespace
 
 extern const Preset preset_clip = {.name = "clip",
@@ -26,6 +31,7 @@ extern const Preset preset_clip = {.name = "clip",
                                    .part = Part::text_encoder,
                                    .aliases = kAliases,
                                    .signatures = kSignatures,
-                                   .keep = kKeep};
+                                   .keep = kKeep,
+                                   .norms = kNorms};
 
 }  // namespace mezzotint::convert::presets

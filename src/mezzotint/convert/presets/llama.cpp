@@ -22,6 +22,11 @@ constexpr PresetRule kKeep[] = {
     {R"(lm_head)", "last layer"},
 };
 
+constexpr NormReaders kNorms[] = {
+    {"input_layernorm", "self_attn.q_proj self_attn.k_proj self_attn.v_proj"},
+    {"post_attention_layernorm", "mlp.gate_proj mlp.up_proj mlp.gate"},
+};
+
 }  // namespace
 
 extern const Preset preset_llama = {.name = "llama",
@@ -29,6 +34,7 @@ extern const Preset preset_llama = {.name = "llama",
                                     .part = Part::text_encoder,
                                     .aliases = kAliases,
                                     .signatures = kSignatures,
-                                    .keep = kKeep};
+                                    .keep = kKeep,
+                                    .norms = kNorms};
 
 }  // namespace mezzotint::convert::presets

@@ -33,6 +33,11 @@ constexpr PresetRule kKeep[] = {
     {R"(vision_tower\.(?:patch_conv|ln_pre))", "image input"},
 };
 
+constexpr NormReaders kNorms[] = {
+    {"input_layernorm", "self_attn.q_proj self_attn.k_proj self_attn.v_proj"},
+    {"post_attention_layernorm", "mlp.gate_proj mlp.up_proj mlp.gate"},
+};
+
 }  // namespace
 
 extern const Preset preset_mistral = {.name = "mistral",
@@ -40,6 +45,7 @@ extern const Preset preset_mistral = {.name = "mistral",
                                       .part = Part::text_encoder,
                                       .aliases = kAliases,
                                       .signatures = kSignatures,
-                                      .keep = kKeep};
+                                      .keep = kKeep,
+                                      .norms = kNorms};
 
 }  // namespace mezzotint::convert::presets

@@ -23,6 +23,11 @@ constexpr PresetRule kKeep[] = {
     {R"(encoder\.block\.\d+\.layer\.0\.SelfAttention\.relative_attention_bias)", "position bias"},
 };
 
+constexpr NormReaders kNorms[] = {
+    {"layer.0.layer_norm", "layer.0.SelfAttention.q layer.0.SelfAttention.k layer.0.SelfAttention.v"},
+    {"layer.1.layer_norm", "layer.1.DenseReluDense.wi_0 layer.1.DenseReluDense.wi_1 layer.1.DenseReluDense.wi"},
+};
+
 }  // namespace
 
 extern const Preset preset_t5 = {.name = "t5",
@@ -30,6 +35,7 @@ extern const Preset preset_t5 = {.name = "t5",
                                  .part = Part::text_encoder,
                                  .aliases = kAliases,
                                  .signatures = kSignatures,
-                                 .keep = kKeep};
+                                 .keep = kKeep,
+                                 .norms = kNorms};
 
 }  // namespace mezzotint::convert::presets

@@ -44,6 +44,7 @@ Fate fate_of(Action action, bool measured) {
     case Action::copy:
     case Action::keep_codes:
     case Action::correct:
+    case Action::rescale:
     case Action::drop:
       return Fate::kept;
     case Action::encode:
