@@ -117,8 +117,8 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
                fmt::format(
                    "How much to spend on less error. In brackets: error that fp4 makes in a small model, against 0, "
                    "and time of a 3072 x 3072 layer on one core. 0 = plain absmax (0.01 s); 1 = better scales of "
-                   "4-bit formats (0.90, 0.02 s); 2 = ldlq (0.74, with --calibration 0.15, 1.1 s); 3 = and "
-                   "coordinate descent (0.70, 2.2 s). Default: {}",
+                   "4-bit formats (0.90, 0.02 s); 2 = ldlq (0.74, with --calibration 0.15, 0.6 s); 3 = and "
+                   "coordinate descent (0.70, 1.4 s). Default: {}",
                    convert::ConvertOptions().effort))
             ->check(CLI::Range(0, 3)),
         how)
