@@ -44,7 +44,7 @@ void scramble(Parameters& parameters, const Layout& layout, bool special, std::m
   constexpr float kInf = std::numeric_limits<float>::infinity();
   constexpr float kSpecial[] = {0x1p-130f, 0x1p120f, 0, kInf, -kInf, -0x1.8p-4f, 0x1p-149f, 0x1.fffffep127f};
   for (size_t t = 0; t < layout.tensors.size(); ++t) {
-    std::vector<std::byte>& bytes = parameters.tensors[t];
+    Bytes& bytes = parameters.tensors[t];
     if (layout.tensors[t].dtype != DType::f32) {
       for (std::byte& b : bytes) b = static_cast<std::byte>(rng());
       continue;

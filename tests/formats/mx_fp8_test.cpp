@@ -30,7 +30,7 @@ Quantized run(const Layout& layout, const std::vector<float>& w) {
 /// Scale byte of a block.
 int byte_of(const Quantized& q, int64_t row, int64_t block) {
   const int64_t across = round_up_to(q.layout.cols, 32) / 32;
-  return static_cast<int>(q.parameters.tensors[1].at(static_cast<size_t>(swizzle::offset(row, block, across))));
+  return static_cast<int>(q.parameters.tensors[1][static_cast<size_t>(swizzle::offset(row, block, across))]);
 }
 
 TEST(MxFp8, ExponentIsTheExactCeiling) {

@@ -32,7 +32,7 @@ Quantized run(const Layout& layout, const std::vector<float>& w, int effort = 0,
 }
 
 uint8_t byte(const Quantized& q, size_t tensor, size_t at) {
-  return static_cast<uint8_t>(q.parameters.tensors[tensor].at(at));
+  return static_cast<uint8_t>(q.parameters.tensors[tensor][at]);
 }
 float global(const Quantized& q, size_t expert = 0) {
   float value = 0;

@@ -111,7 +111,10 @@ class Repairer {
                                  name(stored.dtype), to_string(stored.shape)));
     RewriteItem item;
     item.spec = {target, stored.dtype, stored.shape};
-    item.make = [this, &layer, k] { return std::move(model_.parameters(layer).tensors[k]); };
+    item.make = [this, &layer, k] {
+      const formats::Parameters parameters = model_.parameters(layer);
+      return std::vector<std::byte>(parameters.tensors[k].begin(), parameters.tensors[k].end());
+    };
     items_.push_back(std::move(item));
   }
 

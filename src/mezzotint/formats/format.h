@@ -10,6 +10,7 @@
 
 #include "mezzotint/base/dtype.h"
 #include "mezzotint/base/rounding.h"
+#include "mezzotint/formats/bytes.h"
 #include "mezzotint/formats/options.h"
 
 /// What a quantization format is: one constant row of facts and functions (struct Format), one folder, one name.
@@ -78,7 +79,7 @@ struct Description {
 
 /// Bytes of the stored tensors, parallel to Layout::tensors. [0], the codes, stays empty where they are streamed.
 struct Parameters {
-  std::vector<std::vector<std::byte>> tensors;
+  std::vector<Bytes> tensors;
 };
 
 /// A rectangle of source values: `data` points at element (row0, col0); rows are `row_stride` elements apart.

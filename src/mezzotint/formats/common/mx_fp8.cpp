@@ -155,7 +155,7 @@ void error_bound(const Layout& layout, const Parameters& parameters, const Tile&
 bool scale_by_power_of_two(const Layout& layout, Parameters& parameters, int exponent) {
   // Within these no value of a code is rounded, and the largest stays finite.
   constexpr int kLeast = 1, kMost = 246;
-  std::vector<std::byte>& scales = parameters.tensors[kScale];
+  Bytes& scales = parameters.tensors[kScale];
   for (const std::byte scale : scales) {
     const int b = static_cast<int>(scale);
     if (b != 0 && (b > kMost || b + exponent < kLeast || b + exponent > kMost)) return false;
