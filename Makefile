@@ -1,6 +1,6 @@
 # The commands of this repository. Each does all of its own set-up: packages, configuration, compilation.
 #   make build        build/bin/mezzotint, and mezzotint-synth, which writes real-shaped checkpoints
-#   make test         everything, then reading and fuzzing again under ASan and UBSan
+#   make test         everything, with PyTorch for tier 2, then reading and fuzzing again under ASan and UBSan
 #   make demo         the main job on a real-shaped file; leaves build/demo/report.html
 #   make bench        benchmarks; each checks its answer before its time
 #   make dist         dist/mezzotint-VERSION-linux-ARCH.tar.gz: one binary that needs nothing but glibc
@@ -31,6 +31,7 @@ build: bootstrap
 
 # The sanitizer run comes first, so that the last lines are those of the complete run.
 test: build
+	torch=$$(tools/torch-venv); cmake --preset release -D MEZZOTINT_TORCH="$$torch"
 	cmake --build --preset release -j $(JOBS)
 	cmake --preset asan
 	cmake --build --preset asan -j $(JOBS)

@@ -1,0 +1,18 @@
+#pragma once
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "mezzotint/tensor/registry.h"
+
+/// What the library itself registers (room-internal).
+namespace mezzotint::tensor {
+
+using Operation = std::pair<std::string_view, BoxedOperation>;
+
+/// Copies, views, dtypes and devices of any layout (ops_generic.cpp).
+std::span<const Operation> generic_operations();
+/// Products of any layout (ops_product.cpp).
+std::span<const Operation> product_operations();
+
+}  // namespace mezzotint::tensor

@@ -1,0 +1,31 @@
+#pragma once
+#include <torch/types.h>
+
+#include <string>
+#include <vector>
+
+#include "mezzotint/formats/format.h"
+#include "mezzotint/tensor/quantized_tensor.h"
+
+namespace mezzotint::test {
+
+/// Formats that can be written, with options that change their layout.
+inline std::vector<std::string> stored_formats() {
+  std::vector<std::string> names;
+  for (const formats::Format* format : formats::all_formats())
+    if (format->quantized && format->writable) names.emplace_back(format->name);
+  return names;
+}
+
+/// A weight that every format takes: K and N divide by 256.
+inline at::Tensor some_weight(int64_t rows = 256, int64_t cols = 512, at::ScalarType type = at::kBFloat16,
+                              uint64_t seed = 1) {
+  const auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  return (torch::randn({rows, cols}, generator) * 0.02).to(type);
+}
+
+inline double relative(const at::Tensor& got, const at::Tensor& expected) {
+  return ((got.to(at::kDouble) - expected.to(at::kDouble)).norm() / expected.to(at::kDouble).norm()).item<double>();
+}
+
+}  // namespace mezzotint::test
