@@ -117,6 +117,13 @@ WeightValues::WeightValues(const Model& model, size_t tensor) : model_(&model), 
   elements_ = span_ = element_count(info.shape).value_or(0);
 }
 
+void WeightValues::rescale(const std::vector<float>& factors) {
+  assert(!factors.empty() && elements_ % factors.size() == 0 &&
+         (factors_.empty() || factors_.size() == factors.size()));
+  factors_.resize(factors.size(), 1.0f);
+  for (size_t i = 0; i < factors.size(); ++i) factors_[i] *= factors[i];
+}
+
 uint64_t WeightValues::stored_bytes(uint64_t count) const {
   if (layer_ != nullptr && layer_->layout.cols > 0)
     return count / static_cast<uint64_t>(layer_->layout.cols) * static_cast<uint64_t>(layer_->layout.row_bytes);
@@ -131,6 +138,8 @@ void WeightValues::read(uint64_t first, uint64_t count, float* out, std::vector<
     bytes.resize(count * width);
     model_->source().read(tensor_, first * width, bytes.data(), bytes.size());
     widener(dtype)(bytes.data(), count, out);
+    if (!factors_.empty())
+      for (uint64_t i = 0; i < count; ++i) out[i] *= factors_[(first + i) % factors_.size()];
     return;
   }
   const auto& layout = layer_->layout;

@@ -35,6 +35,9 @@ class WeightValues {
   /// A tensor taken as it is stored, without any scale; its dtype must be is_readable.
   WeightValues(const Model& model, size_t tensor);
 
+  /// Multiplies columns by one more factor each: of a layer, or of a tensor whose last dimension they fit.
+  void rescale(const std::vector<float>& factors);
+
   uint64_t elements() const { return elements_; }
   /// Runs start at multiples of the granule inside a span (an expert of a bank, or everything) and end at one or at
   /// the span's end: rows of a quantized layer cannot be cut.

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <mutex>
 #include <optional>
 
 #include "mezzotint/checkpoint/weight_values.h"
 #include "mezzotint/convert/model_entries.h"
+#include "mezzotint/convert/smoothing/rescaled.h"
 #include "mezzotint/formats/parallel.h"
 
 namespace mezzotint::convert {
@@ -23,7 +25,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 class Comparer {
  public:
   Comparer(const Model& a, const Model& b, int threads, const std::function<void(uint64_t, uint64_t)>& progress)
-      : a_(a), b_(b), threads_(threads), progress_(progress) {}
+      : a_(a), b_(b), threads_(threads), progress_(progress), rescaled_(rescaled_tensors(a, b)) {}
 
   Comparison run() {
     const ModelEntries in_a = entries_of(a_), in_b = entries_of(b_);
@@ -70,7 +72,7 @@ class Comparer {
     error.to = b.label(b_);
     error.elements = element_count(a.shape(a_)).value_or(0);
     const auto left = a.values(a_);
-    const auto right = b.values(b_);
+    auto right = b.values(b_);
     if (!left || !right) {  // no numbers to compare (sub-byte and complex dtypes): different is all that can be said
       error.non_finite = error.elements;
       error.relative_error = kInfinity;
@@ -78,6 +80,10 @@ class Comparer {
       error.cosine = 0;
       result_.layers.push_back(std::move(error));
       return;
+    }
+    if (const auto factors = rescaled_.find(b.info(b_).name); factors != rescaled_.end()) {
+      right->rescale(factors->second);
+      ++result_.rescaled;
     }
     error.errors = measure(*left, *right);
     error.relative_error = error.errors.relative_error();
@@ -123,6 +129,7 @@ class Comparer {
   const Model& b_;
   int threads_;
   const std::function<void(uint64_t, uint64_t)>& progress_;
+  std::map<std::string, std::vector<float>, std::less<>> rescaled_;
   Comparison result_;
   MeasuredErrors total_;
   uint64_t bytes_done_ = 0, bytes_total_ = 0;

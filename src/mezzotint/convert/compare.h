@@ -26,6 +26,7 @@ struct Comparison {
   std::vector<LayerError> layers;  ///< tensors that differ or are stored differently, worst relative error first
   std::vector<std::string> only_in_a, only_in_b, shape_differs;
   uint64_t identical_tensors = 0;  ///< same dtype and bytes
+  uint64_t rescaled = 0;           ///< layers and norms of B compared without the smoothing factors that its norms took
   double relative_error = 0;       ///< over all compared layers: sqrt(sum ||E||^2 / sum ||A||^2)
   double mean_relative_error = 0;  ///< mean over layers
   double worst_sqnr_db = 0;

@@ -43,6 +43,7 @@ void print_json(const convert::Comparison& result) {
                                     {"mean_relative_error", number(result.mean_relative_error)},
                                     {"worst_sqnr_db", number(result.worst_sqnr_db)},
                                     {"identical_tensors", result.identical_tensors},
+                                    {"rescaled", result.rescaled},
                                     {"only_in_a", result.only_in_a},
                                     {"only_in_b", result.only_in_b},
                                     {"shape_differs", result.shape_differs},
@@ -79,6 +80,9 @@ void print_text(const convert::Comparison& result, size_t top) {
       "identical.\n",
       result.layers.size(), 100 * result.relative_error, 100 * result.mean_relative_error,
       decibels(result.worst_sqnr_db), result.identical_tensors);
+  if (result.rescaled > 0)
+    fmt::print("{} layers and norms of B were smoothed together (--smooth) and are compared without these factors.\n",
+               result.rescaled);
 }
 
 int run_compare(const Arguments& arguments) {

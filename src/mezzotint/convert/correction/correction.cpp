@@ -15,6 +15,7 @@
 #include "mezzotint/convert/optimizers/method.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/rewrite.h"
+#include "mezzotint/convert/smoothing/rescaled.h"
 #include "mezzotint/kernel/cast.h"
 
 namespace mezzotint::convert {
@@ -63,6 +64,7 @@ class Corrector {
   Correction run(const std::filesystem::path& output) {
     check_output(output);
     find_pairs();
+    rescaled_ = rescaled_tensors(original_, quantized_);
     for (const Pair& pair : pairs_) total_ += pair.bytes;
     for (const Pair& pair : pairs_) {
       correct(pair);
@@ -150,6 +152,8 @@ class Corrector {
     auto original = pair.original.values(original_);
     auto quantized = pair.quantized.values(quantized_);
     if (!original || !quantized) return leave_out(std::move(layer), "its values cannot be read");
+    if (rescaled_.contains(pair.quantized.info(quantized_).name))
+      return leave_out(std::move(layer), "the norm in front took over its smoothing factors");
     const Metric metric = metric_for(layer);
     LayerErrors errors(std::move(*original), std::move(*quantized), layer.rows, layer.cols, options_.max_memory / 2);
     Energy weight, error;
@@ -249,6 +253,7 @@ class Corrector {
   const CorrectionOptions& options_;
   std::vector<Component> components_;
   std::optional<Calibration> calibration_;
+  std::map<std::string, std::vector<float>, std::less<>> rescaled_;
   std::vector<Pair> pairs_;
   std::vector<RewriteItem> items_;
   std::vector<std::string> missing_;

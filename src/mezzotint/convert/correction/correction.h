@@ -60,9 +60,10 @@ struct Correction {
 };
 
 /// Corrects every layer with a matrix that `quantized` stores in fewer than 16 bits and `original` has, too. A layer is
-/// left out where no ComfyUI LoRA reaches it, or where its correction, rounded to `dtype`, is not below its error by
-/// the metric. Biases stay as they are. The bits depend on files and options, not on threads. Memory: blocks of a
-/// layer, its vectors, its moment matrix, and the factors of all layers, which are the file.
+/// left out where no ComfyUI LoRA reaches it, where the norm in front took over its smoothing factors, or where its
+/// correction, rounded to `dtype`, is not below its error by the metric. Biases stay as they are. The bits depend on
+/// files and options, not on threads. Memory: blocks of a layer, its vectors, its moment matrix, and the factors of all
+/// layers, which are the file.
 ///
 /// Throws Error "bad-option" (rank or dtype), "no-common-layers", "cancelled", those of Calibration::open and of
 /// io::Writer.

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/smoothing/norms.h"
@@ -21,9 +22,19 @@ bool format_carries(const PlanRow& row) {
 class Assignment {
  public:
   Assignment(Plan& plan, const checkpoint::Model& model, std::span<const size_t> rows)
-      : plan_(plan), rows_(rows), quantized_(rows.begin(), rows.end()) {
-    for (const auto& group : find_norm_groups(plan, model))
-      for (const size_t reader : group->readers) groups_[reader] = group;
+      : plan_(plan), model_(model), rows_(rows), quantized_(rows.begin(), rows.end()) {
+    std::map<size_t, size_t> row_of;  // by tensor
+    for (size_t i = 0; i < plan.rows.size(); ++i)
+      if (plan.rows[i].action != Action::drop) row_of.emplace(plan.rows[i].source, i);
+    for (const auto& [prefix, preset] : plan.presets)
+      for (const Norm& norm : find_norms(model.source().tensors(), prefix, *preset)) {
+        auto group = std::make_shared<NormGroup>();
+        for (const auto& [from, to] : {std::pair(&norm.parts, &group->parts), {&norm.readers, &group->readers}})
+          for (const size_t tensor : *from)
+            if (const auto found = row_of.find(tensor); found != row_of.end()) to->push_back(found->second);
+        if (group->parts.size() != norm.parts.size()) continue;
+        for (const size_t reader : group->readers) groups_[reader] = group;
+      }
   }
 
   void run() {
@@ -50,6 +61,12 @@ class Assignment {
   }
 
  private:
+  bool takes_factors(size_t part, int64_t width) const {
+    const io::TensorInfo& info = model_.source().tensors()[plan_.rows[part].source];
+    const bool plain = info.dtype == DType::f32 || info.dtype == DType::bf16 || info.dtype == DType::f16;
+    return plan_.rows[part].action != Action::encode && plain && info.shape == Shape{width};
+  }
+
   /// Why the inputs of a layer cannot be smoothed whoever takes the factors, or "".
   std::string why_not_at_all(size_t index) const {
     const PlanRow& row = plan_.rows[index];
@@ -69,6 +86,10 @@ class Assignment {
     const auto found = groups_.find(index);
     if (found == groups_.end())
       return fmt::format("{} has no place for smoothing factors, and no norm in front is known to take them", row.to);
+    for (const size_t part : found->second->parts)
+      if (!takes_factors(part, row.layout->cols))
+        return fmt::format("{} has no place for smoothing factors, and {} is not stored as floats that could take them",
+                           row.to, plan_.rows[part].name);
     for (const size_t reader : found->second->readers) {
       const PlanRow& other = plan_.rows[reader];
       std::string reason = why_not_at_all(reader);
@@ -98,6 +119,7 @@ class Assignment {
   }
 
   Plan& plan_;
+  const checkpoint::Model& model_;
   std::span<const size_t> rows_;
   std::set<size_t> quantized_;
   std::map<size_t, std::shared_ptr<const NormGroup>> groups_;  // by reader

@@ -1,11 +1,13 @@
 #include "mezzotint/convert/smoothing/norms.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <map>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/kernel/cast.h"
@@ -13,19 +15,13 @@
 namespace mezzotint::convert {
 namespace {
 
-using checkpoint::Model;
-
-bool is_plain(DType dtype) {
-  return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
-}
-
 class Search {
  public:
-  Search(const Plan& plan, const Model& model) : plan_(plan), tensors_(model.source().tensors()) {
-    for (size_t i = 0; i < plan.rows.size(); ++i) {
-      if (plan.rows[i].action == Action::drop) continue;
-      const std::string_view name = tensors_[plan.rows[i].source].name;
-      rows_.emplace(name, i);
+  Search(std::span<const io::TensorInfo> tensors, std::string_view prefix, const Preset& preset) : preset_(preset) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const std::string_view name = tensors[i].name;
+      if (!name.starts_with(prefix)) continue;
+      tensors_.emplace(name, i);
       const auto [layer, suffix] = checkpoint::split_name(name);
       if (suffix != "weight") continue;
       const auto [parent, last] = checkpoint::split_name(layer);
@@ -33,77 +29,58 @@ class Search {
     }
   }
 
-  std::vector<std::shared_ptr<const NormGroup>> run() const {
-    std::vector<std::shared_ptr<const NormGroup>> groups;
-    for (const auto& [prefix, preset] : plan_.presets)
-      for (const NormReaders& rule : preset->norms)
-        for (const auto& [name, row] : rows_) {
-          const auto [norm, suffix] = checkpoint::split_name(name);
-          const std::string tail = "." + std::string(rule.norm);
-          if (suffix != "weight" || !norm.starts_with(prefix) || !norm.ends_with(tail)) continue;
-          if (!known_block(*preset, norm)) continue;
-          if (auto group = make_group(rule, norm, norm.substr(0, norm.size() - tail.size()))) groups.push_back(group);
-        }
-    return groups;
+  std::vector<Norm> run() const {
+    std::vector<Norm> found;
+    for (const NormReaders& rule : preset_.norms)
+      for (const auto& [name, tensor] : tensors_) {
+        const auto [norm, suffix] = checkpoint::split_name(name);
+        const std::string tail = "." + std::string(rule.norm);
+        if (suffix != "weight" || !norm.ends_with(tail) || !known_block(norm)) continue;
+        Norm group = group_of(rule, norm, norm.substr(0, norm.size() - tail.size()));
+        if (!group.readers.empty()) found.push_back(std::move(group));
+      }
+    return found;
   }
 
  private:
   /// A block with other norms than the preset's is built in another way, whatever its names: what follows a norm there
   /// is not known.
-  bool known_block(const Preset& preset, std::string_view norm) const {
+  bool known_block(std::string_view norm) const {
     const std::string_view parent = checkpoint::split_name(norm).first;
     std::set<std::string_view> wanted;
-    for (const NormReaders& rule : preset.norms) {
+    for (const NormReaders& rule : preset_.norms) {
       const auto [inner, last] = checkpoint::split_name(rule.norm);
       if (parent.ends_with(inner)) wanted.insert(last);
     }
     return norms_.at(parent) == wanted;
   }
 
-  size_t find(const std::string& tensor) const {
-    const auto found = rows_.find(tensor);
-    return found == rows_.end() ? Model::npos : found->second;
-  }
-
-  bool takes_factors(size_t row, int64_t width) const {
-    const io::TensorInfo& info = tensors_[plan_.rows[row].source];
-    return plan_.rows[row].action == Action::copy && is_plain(info.dtype) && info.shape == Shape{width};
-  }
-
-  std::shared_ptr<const NormGroup> make_group(const NormReaders& rule, std::string_view norm,
-                                              std::string_view block) const {
-    NormGroup group;
+  Norm group_of(const NormReaders& rule, std::string_view norm, std::string_view block) const {
+    Norm group;
+    const auto add = [&](std::vector<size_t>& to, const std::string& tensor) {
+      if (const auto found = tensors_.find(tensor); found != tensors_.end()) to.push_back(found->second);
+    };
+    for (const std::string_view part : {".weight", ".bias"}) add(group.parts, std::string(norm) + std::string(part));
     for (std::string_view rest = rule.readers; !rest.empty();) {
       const size_t end = std::min(rest.find(' '), rest.size());
-      const size_t row = find(std::string(block) + "." + std::string(rest.substr(0, end)) + ".weight");
-      if (row != Model::npos) group.readers.push_back(row);
+      add(group.readers, std::string(block) + "." + std::string(rest.substr(0, end)) + ".weight");
       rest.remove_prefix(std::min(end + 1, rest.size()));
     }
-    if (group.readers.empty()) return nullptr;
-    const Shape& shape = plan_.rows[group.readers[0]].shape;
-    const int64_t width = shape.empty() ? 0 : shape.back();
-    for (const std::string_view part : {".weight", ".bias"}) {
-      const size_t row = find(std::string(norm) + std::string(part));
-      if (row == Model::npos) continue;
-      if (!takes_factors(row, width)) return nullptr;
-      group.parts.push_back(row);
-    }
-    return std::make_shared<const NormGroup>(std::move(group));
+    return group;
   }
 
-  const Plan& plan_;
-  const std::vector<io::TensorInfo>& tensors_;
-  std::map<std::string_view, size_t> rows_;                       // by tensor
+  const Preset& preset_;
+  std::map<std::string_view, size_t, std::less<>> tensors_;
   std::map<std::string_view, std::set<std::string_view>> norms_;  // by what they are in
 };
 
 }  // namespace
 
-std::vector<std::shared_ptr<const NormGroup>> find_norm_groups(const Plan& plan, const Model& model) {
-  return Search(plan, model).run();
+std::vector<Norm> find_norms(std::span<const io::TensorInfo> tensors, std::string_view prefix, const Preset& preset) {
+  return Search(tensors, prefix, preset).run();
 }
 
-void make_exact(const Model& model, const Plan& plan, const NormGroup& group, std::vector<float>& factors) {
+void make_exact(const checkpoint::Model& model, const Plan& plan, const NormGroup& group, std::vector<float>& factors) {
   const auto count = static_cast<int64_t>(factors.size());
   for (float& factor : factors) factor = std::exp2(std::round(std::log2(factor)));
   for (const size_t part : group.parts) {
@@ -116,7 +93,7 @@ void make_exact(const Model& model, const Plan& plan, const NormGroup& group, st
     kernel::cast({products.data(), DType::f32, 1, count, count}, info.dtype, bytes.data(), count);
     kernel::cast({bytes.data(), info.dtype, 1, count, count}, DType::f32, products.data(), count);
     for (size_t j = 0; j < factors.size(); ++j)
-      if (products[j] / factors[j] != values[j]) factors[j] = 1;
+      if (products[j] / factors[j] != values[j] || (part == group.parts[0] && values[j] == 0)) factors[j] = 1;
   }
 }
 
