@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
+#include <torch/autograd.h>
 #include <torch/types.h>
 
+#include "mezzotint/base/error.h"
 #include "mezzotint/tensor/dispatch.h"
 #include "mezzotint/tensor/quantized_tensor.h"
 #include "tensor/tensor_case.h"
@@ -84,6 +86,92 @@ TEST(Products, EmptyBatchesAndOddSizes) {
               1e-5);
     EXPECT_THROW(at::linear(at::empty({2, 511}), q), c10::Error);
   }
+}
+
+TEST(Products, OfABankOfExperts) {
+  size_t banks = 0;
+  for (const std::string& format : stored_formats()) {
+    SCOPED_TRACE(format);
+    at::Tensor q;
+    try {
+      q = full_precision(from_float(at::stack({some_weight(), some_weight(256, 512, at::kBFloat16, 2)}), format));
+    } catch (const Error& error) {
+      EXPECT_STREQ(error.name().data(), "shape-refused");
+      continue;
+    }
+    ++banks;
+    const at::Tensor x = some_weight(14, 512, at::kFloat, 3).view({2, 7, 512}) * 50,
+                     values = dequantized(q, at::kFloat);
+    DispatchScope scope(DispatchScope::Fallback::error);
+    EXPECT_LT(
+        relative(at::bmm(x, q.transpose(1, 2)), at::bmm(x.to(at::kDouble), values.to(at::kDouble).transpose(1, 2))),
+        1e-5);
+    EXPECT_LT(relative(at::matmul(x, q.mT()), at::bmm(x.to(at::kDouble), values.to(at::kDouble).transpose(1, 2))),
+              1e-5);
+    EXPECT_GT(relative(at::bmm(x, q.transpose(1, 2)),
+                       at::bmm(x.to(at::kDouble), values.to(at::kDouble).flip(0).transpose(1, 2))),
+              0.5)
+        << "negative control: the experts exchanged";
+  }
+  EXPECT_GE(banks, 4u);
+}
+
+TEST(Products, ConvolutionsOfCodes) {
+  const auto weight = [](std::vector<int64_t> kernel) {
+    std::vector<int64_t> shape = {256, 512};
+    int64_t positions = 1;
+    for (const int64_t size : kernel) positions *= size;
+    shape[1] /= 8;
+    shape.insert(shape.end(), kernel.begin(), kernel.end());
+    return some_weight(256, 64 * positions, at::kFloat).view(shape);
+  };
+  for (const std::string& format : stored_formats()) {
+    SCOPED_TRACE(format);
+    const at::Tensor flat = full_precision(from_float(weight({2, 4}), format)),
+                     deep = full_precision(from_float(weight({1, 2, 2}), format));
+    EXPECT_EQ(flat.sizes(), at::IntArrayRef({256, 64, 2, 4}));
+    const at::Tensor x2 = some_weight(2 * 64, 9 * 10, at::kFloat, 3).view({2, 64, 9, 10}).requires_grad_(),
+                     x3 = some_weight(2 * 64, 3 * 6 * 8, at::kFloat, 4).view({2, 64, 3, 6, 8});
+    const at::Tensor bias = some_weight(1, 256, at::kFloat, 5).view({256});
+    const auto exact = [](const at::Tensor& t) { return dequantized(t, at::kFloat).to(at::kDouble); };
+    DispatchScope scope(DispatchScope::Fallback::error);
+    const at::Tensor y = at::conv2d(x2, flat, bias, {2, 1}, {1, 2}, {1, 2}),
+                     expected =
+                         at::conv2d(x2.to(at::kDouble), exact(flat), bias.to(at::kDouble), {2, 1}, {1, 2}, {1, 2});
+    ASSERT_EQ(y.sizes(), expected.sizes());
+    EXPECT_LT(relative(y, expected), 1e-5);
+    EXPECT_LT(relative(at::conv3d(x3, deep, bias, {1, 2, 2}),
+                       at::conv3d(x3.to(at::kDouble), exact(deep), bias.to(at::kDouble), {1, 2, 2})),
+              1e-5);
+    EXPECT_LT(relative(at::conv2d(x2[0], flat), at::conv2d(x2[0].to(at::kDouble), exact(flat))), 1e-5);
+    const at::Tensor g = at::ones_like(y), got = torch::autograd::grad({y}, {x2}, {g})[0],
+                     wanted = torch::autograd::grad({expected}, {x2}, {g.to(at::kDouble)})[0];
+    EXPECT_LT(relative(got, wanted), 1e-5);
+  }
+}
+
+TEST(Products, ATableGathersRows) {
+  for (const std::string& format : stored_formats()) {
+    SCOPED_TRACE(format);
+    const at::Tensor q = from_float(some_weight(), format), rows = torch::tensor({{3, 255, 3}, {0, 128, 17}});
+    DispatchScope scope(DispatchScope::Fallback::error);
+    const at::Tensor got = at::embedding(q, rows);
+    EXPECT_EQ(got.scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(got.equal(at::embedding(dequantized(q, at::kFloat), rows).to(at::kBFloat16)));
+    EXPECT_THROW(at::embedding(q, torch::tensor({256})), c10::Error);
+  }
+}
+
+TEST(Products, SmoothedAndStaticInputsFollowTheFile) {
+  const at::Tensor q = from_float(some_weight(256, 512, at::kFloat), "float8_e4m3fn");
+  const at::Tensor x = some_weight(16, 512, at::kFloat, 3) * 50, factors = at::rand({512}) + 0.5;
+  ProductOptions options{.input_scale = 0.01f, .pre_quant_scale = factors};
+  const at::Tensor layer =
+      make_tensor(quantized(q).stored(), at::kFloat, false, std::make_shared<const ProductOptions>(options));
+  const at::Tensor seen = (x * factors / 0.01).clamp(-448, 448).to(at::kFloat8_e4m3fn).to(at::kDouble) * double{0.01f};
+  const at::Tensor expected = at::linear(seen, dequantized(q).to(at::kDouble));
+  EXPECT_LT(relative(at::linear(x, layer), expected), 1e-5);
+  EXPECT_GT(relative(at::linear(x, q), expected), 0.05) << "negative control: without either";
 }
 
 }  // namespace

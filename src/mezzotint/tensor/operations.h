@@ -14,5 +14,9 @@ using Operation = std::pair<std::string_view, BoxedOperation>;
 std::span<const Operation> generic_operations();
 /// Products of any layout (ops_product.cpp).
 std::span<const Operation> product_operations();
+/// Rows of a table of any layout (ops_gather.cpp).
+std::span<const Operation> gather_operations();
+/// Convolutions of any layout (ops_convolution.cpp).
+std::span<const Operation> convolution_operations();
 
 }  // namespace mezzotint::tensor

@@ -63,6 +63,8 @@ std::string unchanged(const OperatorHandle& op, Stack& stack) {
 std::string transpose(const OperatorHandle& op, Stack& stack) {
   const at::Tensor self = first(op, stack);
   if (!is_quantized(self)) return kNotFirst;
+  if (self.dim() > 3) return "codes of a convolution cannot be transposed";
+  if (self.dim() > 2 && op.schema().name() == "aten::numpy_T") return "codes cannot change the order of all dimensions";
   if (op.schema().arguments().size() == 3) {
     const int64_t dims = self.dim(), a = c10::maybe_wrap_dim(argument(op, stack, "dim0").toInt(), dims),
                   b = c10::maybe_wrap_dim(argument(op, stack, "dim1").toInt(), dims);
@@ -136,7 +138,7 @@ std::string new_like(const OperatorHandle& op, Stack& stack) {
   if (!argument(op, stack, "dtype").isNone() || !argument(op, stack, "device").isNone())
     return "another dtype or device";
   const QuantizedTensorImpl& weight = quantized(self);
-  StoredWeight fresh{.layout = weight.stored()->layout};
+  StoredWeight fresh{.layout = weight.stored()->layout, .convolution = weight.stored()->convolution};
   for (const at::Tensor& tensor : weight.stored()->tensors) fresh.tensors.push_back(at::empty_like(tensor));
   return finish(op, stack,
                 make_tensor(std::make_shared<const StoredWeight>(std::move(fresh)), self.scalar_type(),
@@ -182,6 +184,8 @@ std::span<const Operation> generic_operations() {
       {"aten::contiguous", unchanged},
       {"aten::clone", duplicate},
       {"aten::t", transpose},
+      {"aten::mT", transpose},
+      {"aten::numpy_T", transpose},
       {"aten::transpose.int", transpose},
       {"aten::to.dtype", convert},
       {"aten::to.dtype_layout", convert},

@@ -7,7 +7,7 @@
 #include "mezzotint/tensor/operations.h"
 #include "mezzotint/tensor/product.h"
 
-// linear, mm, addmm and matmul with one quantized operand.
+// linear, mm, bmm, addmm and matmul with one quantized operand.
 namespace mezzotint::tensor {
 namespace {
 
@@ -25,7 +25,8 @@ const std::string kBoth = "both operands are quantized";
 /// Whether x W' (or x W, for a weight that is not transposed) can be computed from codes.
 std::string why_not(const at::Tensor& x, const at::Tensor& weight) {
   if (is_quantized(x)) return kBoth;
-  if (weight.dim() != 2) return "a bank of experts";
+  const bool bank = weight.dim() == 3 && x.dim() == 3 && x.size(0) == weight.size(0);
+  if (weight.dim() != 2 && !bank) return "a batch that is not that of the bank of experts";
   return why_no_product(x, quantized(weight));
 }
 
@@ -45,6 +46,7 @@ std::string linear(const OperatorHandle& op, Stack& stack) {
   const at::Tensor x = torch::jit::peek(stack, 0, 3).toTensor(), weight = torch::jit::peek(stack, 1, 3).toTensor();
   const auto bias = torch::jit::peek(stack, 2, 3).toOptional<at::Tensor>();
   if (!is_quantized(weight)) return "its weight is not quantized";
+  if (weight.dim() != 2) return "a weight that is no matrix";
   if (bias && is_quantized(*bias)) return "a quantized bias";
   if (std::string reason = why_not(x, weight); !reason.empty()) return reason;
   const Side side = quantized(weight).transposed() ? Side::backward : Side::forward;
@@ -55,7 +57,7 @@ std::string linear(const OperatorHandle& op, Stack& stack) {
 std::string product(const at::Tensor& a, const at::Tensor& b, at::Tensor& result) {
   const bool left = is_quantized(b);
   if (std::string reason = left ? why_not(a, b) : why_not(b, a); !reason.empty()) return reason;
-  if (!left && b.dim() > 2) return "a batch behind a quantized operand";
+  if (!left && b.dim() > 2 && a.dim() == 2) return "a batch behind a quantized operand";
   result = left ? from_left(a, b) : from_right(a, b);
   return "";
 }
@@ -83,8 +85,8 @@ std::string addmm(const OperatorHandle& op, Stack& stack) {
 
 std::span<const Operation> product_operations() {
   static const std::vector<Operation> operations = {
-      {"aten::linear", linear}, {"aten::mm", matmul},   {"aten::matmul", matmul},
-      {"aten::mv", matmul},     {"aten::addmm", addmm},
+      {"aten::linear", linear}, {"aten::mm", matmul},  {"aten::matmul", matmul},
+      {"aten::mv", matmul},     {"aten::bmm", matmul}, {"aten::addmm", addmm},
   };
   return operations;
 }

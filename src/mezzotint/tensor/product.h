@@ -17,9 +17,10 @@ enum class Side : uint8_t {
 /// Why there is no kernel for these operands, or "".
 std::string why_no_product(const at::Tensor& x, const QuantizedTensorImpl& weight);
 
-/// x: float32, bfloat16 or float16, of any rank from 1; y has its dtype. Inputs of a forward product are multiplied by
-/// pre_quant_scale and rounded as the format's runtime does (formats::Inputs::runtime), but for
-/// full_precision_matrix_mult; dynamic scales are those of rows. `bias` [N]. Bounds: formats/matmul.h.
+/// x: float32, bfloat16 or float16, of any rank from 1 (with a bank of experts [E, M, K]); y has its dtype. Inputs of a
+/// forward product are multiplied by pre_quant_scale and rounded as the format's runtime does
+/// (formats::Inputs::runtime), but for full_precision_matrix_mult; dynamic scales are those of rows. `bias` [N].
+/// Bounds: formats/matmul.h.
 at::Tensor multiply(const at::Tensor& x, const QuantizedTensorImpl& weight, Side side,
                     const std::optional<at::Tensor>& bias = std::nullopt);
 

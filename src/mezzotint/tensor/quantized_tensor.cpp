@@ -31,7 +31,7 @@ QuantizedTensorImpl::QuantizedTensorImpl(std::shared_ptr<const StoredWeight> sto
 }
 
 void QuantizedTensorImpl::set_shape() {
-  std::vector<int64_t> sizes = stored_->layout.shape, strides(sizes.size(), 1);
+  std::vector<int64_t> sizes = stored_->shape(), strides(sizes.size(), 1);
   for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
   if (transposed_) {
     std::swap(sizes[sizes.size() - 2], sizes[sizes.size() - 1]);
@@ -41,7 +41,7 @@ void QuantizedTensorImpl::set_shape() {
 }
 
 void QuantizedTensorImpl::replace(std::shared_ptr<const StoredWeight> stored) {
-  TORCH_CHECK(stored->layout.shape == stored_->layout.shape, "another shape cannot take a weight's place");
+  TORCH_CHECK(stored->shape() == stored_->shape(), "another shape cannot take a weight's place");
   stored_ = std::move(stored);
   if (!is_inference()) bump_version();
 }
@@ -104,10 +104,14 @@ at::Tensor dequantized(const at::Tensor& tensor, std::optional<at::ScalarType> t
   return weight.transposed() ? values.transpose(-2, -1) : values;
 }
 
+std::string format_label(const at::Tensor& tensor) {
+  const formats::Layout& layout = quantized(tensor).stored()->layout;
+  return formats::Selection{layout.format, layout.options}.label();
+}
+
 std::string describe(const at::Tensor& tensor) {
   const QuantizedTensorImpl& weight = quantized(tensor);
-  const formats::Layout& layout = weight.stored()->layout;
-  return fmt::format("{} {}{} as {} on {}, {:.1f} MB", formats::Selection{layout.format, layout.options}.label(),
+  return fmt::format("{} {}{} as {} on {}, {:.1f} MB", format_label(tensor),
                      to_string(Shape(tensor.sizes().begin(), tensor.sizes().end())),
                      weight.transposed() ? " (transposed)" : "", c10::toString(tensor.scalar_type()),
                      tensor.device().str(), static_cast<double>(weight.stored()->bytes()) * 1e-6);

@@ -62,6 +62,8 @@ at::Tensor requantize_like(const at::Tensor& weight, const at::Tensor& like, con
 /// Values in the logical dtype (or another float dtype); a tensor that is not quantized is returned as it is.
 at::Tensor dequantized(const at::Tensor& tensor, std::optional<at::ScalarType> type = std::nullopt);
 
+/// "int8_blockwise:block_size=64"
+std::string format_label(const at::Tensor& tensor);
 /// "int8_blockwise [3072, 3072] as bfloat16 on cpu, 9.2 MB"
 std::string describe(const at::Tensor& tensor);
 

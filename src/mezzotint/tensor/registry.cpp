@@ -17,8 +17,9 @@ struct Tables {
 
   Tables() {
     for (const auto& [operation, kernel] : generic_operations()) generic.emplace(operation, kernel);
-    for (const auto& [operation, kernel] : product_operations())
-      by_layout.emplace(std::pair(std::string(operation), std::string()), kernel);
+    for (const auto operations : {product_operations(), gather_operations(), convolution_operations()})
+      for (const auto& [operation, kernel] : operations)
+        by_layout.emplace(std::pair(std::string(operation), std::string()), kernel);
   }
 };
 

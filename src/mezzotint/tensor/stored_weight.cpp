@@ -79,7 +79,9 @@ size_t StoredWeight::bytes() const {
 
 StoredWeight quantize(const at::Tensor& weight, std::string_view format, const QuantizeOptions& options) {
   const formats::Selection selection = formats::select_format(format);
-  const Shape shape(weight.sizes().begin(), weight.sizes().end());
+  const bool convolution = weight.dim() > 3;
+  const auto sizes = (convolution ? weight.flatten(1) : weight).sizes();
+  const Shape shape(sizes.begin(), sizes.end());
   const auto kind = shape.size() == 3 ? formats::LayerKind::expert_bank : formats::LayerKind::linear;
   const formats::Description description =
       selection.format->describe({.shape = shape, .kind = kind}, selection.options);
@@ -91,10 +93,12 @@ StoredWeight quantize(const at::Tensor& weight, std::string_view format, const Q
 }
 
 StoredWeight quantize(const at::Tensor& weight, const formats::Layout& layout, const QuantizeOptions& options) {
-  TORCH_CHECK(weight.sizes() == at::IntArrayRef(layout.shape), "a weight of shape ", weight.sizes(),
+  const bool convolution = weight.dim() > 3;
+  const auto rows = convolution ? weight.flatten(1) : weight;
+  TORCH_CHECK(rows.sizes() == at::IntArrayRef(layout.shape), "a weight of shape ", weight.sizes(),
               " cannot take the layout of one of shape ", at::IntArrayRef(layout.shape));
   const at::Device device = weight.device();
-  at::Tensor source = weight.detach().to(at::kCPU);
+  at::Tensor source = rows.detach().to(at::kCPU);
   if (!is_source(source.scalar_type())) source = source.to(at::kFloat);
   source = source.contiguous();
   const formats::Tile whole{.data = source.const_data_ptr(),
@@ -111,6 +115,7 @@ StoredWeight quantize(const at::Tensor& weight, const formats::Layout& layout, c
   }
   formats::Quantized quantized = formats::quantize(layout, whole, choose, options.rounding, options.threads);
   StoredWeight stored{.layout = std::move(quantized.layout)};
+  if (convolution) stored.convolution = Shape(weight.sizes().begin(), weight.sizes().end());
   stored.tensors = stored_tensors(stored.layout, quantized.parameters);
   return device.is_cpu() ? stored : to_device(stored, device);
 }
@@ -120,7 +125,7 @@ at::Tensor dequantize(const StoredWeight& weight, at::ScalarType type) {
   if (!weight.device().is_cpu()) return dequantize(to_device(weight, at::kCPU), type).to(weight.device());
   const formats::Layout& layout = weight.layout;
   const formats::Parameters parameters = weight.parameters();
-  at::Tensor values = at::empty(layout.shape, type);
+  at::Tensor values = at::empty(weight.shape(), type);
   auto* out = static_cast<std::byte*>(values.mutable_data_ptr());
   const auto tiles = formats::row_tiles(layout, formats::rows_per_tile(layout, DType::f32, 1 << 20));
   formats::parallel_for(tiles.size(), 0, [&](size_t index) {
@@ -142,13 +147,13 @@ at::Tensor dequantize(const StoredWeight& weight, at::ScalarType type) {
 }
 
 StoredWeight to_device(const StoredWeight& weight, at::Device device) {
-  StoredWeight moved{.layout = weight.layout};
+  StoredWeight moved{.layout = weight.layout, .convolution = weight.convolution};
   for (const at::Tensor& tensor : weight.tensors) moved.tensors.push_back(tensor.to(device));
   return moved;
 }
 
 StoredWeight clone(const StoredWeight& weight) {
-  StoredWeight copy{.layout = weight.layout};
+  StoredWeight copy{.layout = weight.layout, .convolution = weight.convolution};
   for (const at::Tensor& tensor : weight.tensors) copy.tensors.push_back(tensor.clone());
   return copy;
 }

@@ -15,10 +15,14 @@ namespace mezzotint::tensor {
 /// Immutable once it is shared: operations that change a weight make another one.
 struct StoredWeight {
   formats::Layout layout;
+  /// As the module sees the weight, where that is not layout.shape: of a convolution, [O, I, kernel...], which is
+  /// stored as [O, I * kernel...].
+  std::optional<Shape> convolution;
   /// Parallel to layout.tensors: the codes, then the parameters, in the dtypes and shapes that files have. Contiguous,
   /// all on one device.
   std::vector<at::Tensor> tensors;
 
+  const Shape& shape() const { return convolution ? *convolution : layout.shape; }
   at::Device device() const { return tensors[0].device(); }
   /// Views of the tensors' bytes, which must outlive them. On the CPU only.
   formats::Parameters parameters() const;
@@ -37,7 +41,8 @@ struct QuantizeOptions {
   int threads = 0;  ///< 0: as many as this process may use
 };
 
-/// Quantizes a float tensor ([N, K], or [E, N, K] for a bank of experts) in a format by name, alias or label
+/// Quantizes a float tensor ([N, K], [E, N, K] for a bank of experts, [O, I, kernel...] of rank 4 or 5) in a format by
+/// name, alias or label
 /// ("int8_blockwise:block_size=64"). Throws Error "unknown-format", "bad-option", or "shape-refused" with what the
 /// format says.
 StoredWeight quantize(const at::Tensor& weight, std::string_view format, const QuantizeOptions& options = {});
