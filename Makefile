@@ -73,6 +73,8 @@ tidy: build
 	run-clang-tidy -quiet -p build "^$(CURDIR)/(src|tests|bench|fuzz|tools)/"
 
 test-peers: build
+	torch=$$(tools/torch-venv); cmake --preset release -D MEZZOTINT_TORCH="$$torch"
+	cmake --build --preset release -j $(JOBS) --target mezzotint-run
 	tests/peers/run.sh
 
 test-quality: build

@@ -1,0 +1,21 @@
+#pragma once
+#include <optional>
+#include <string>
+
+#include "mezzotint/models/wan/sampler.h"
+
+namespace mezzotint::run {
+
+struct WanArguments {
+  std::string model, inputs, output;
+  std::string dtype = "bf16";
+  std::optional<int> steps;  ///< none = one forward
+  models::wan::SampleOptions sampling;
+  std::string to;
+  int64_t heads = 0;
+  bool overwrite = false, quiet = false;
+};
+
+void wan(const WanArguments& arguments);
+
+}  // namespace mezzotint::run
