@@ -118,7 +118,7 @@ class Run {
 
   Epilogue epilogue(int64_t n0) const {
     Epilogue e;
-    e.scale = decoded_ ? 1.0f : form_.scale;
+    e.scale = decoded_ || form_.scale == nullptr ? 1.0f : *form_.scale;
     e.activation = p_.activation;
     if (p_.bias) e.bias = p_.bias + n0;
     if (!p_.transposed && form_.row_scale) e.col_scale = form_.row_scale + n0;

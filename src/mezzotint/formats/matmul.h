@@ -10,18 +10,31 @@
 /// Products with a stored weight of any format: y = x W^T, or g W for the gradient of the input.
 namespace mezzotint::formats {
 
+/// 4-bit codes of a grid, low nibble first: i8 = clamp(rint(level * relative), -127, 127), where the level is
+/// codebook[code], the code in two's complement, or code - 8.
+struct GridCodes {
+  const void* codes = nullptr;            ///< rows Layout::row_bytes apart; null = `grid` alone knows
+  const void* relative = nullptr;         ///< [N, K / group], or null for 1
+  DType relative_dtype = DType::f8_e4m3;  ///< or f32
+  int64_t group = 0;                      ///< columns that share a relative scale
+  const float* codebook = nullptr;        ///< [16], or null
+  bool twos_complement = false;
+};
+
 /// The weight of one expert as kernel/gemm takes it: W = diag(row_scale) * scale * codes * rotation. A format gives
-/// what it has (Format::matmul_form); one that gives nothing is decoded to float32 first.
+/// what it has (Format::matmul_form); one that gives nothing is decoded to float32 first. A form holds addresses within
+/// the stored tensors and is made without reading them, so they may lie in the memory of a GPU.
 struct MatmulForm {
   kernel::Operand codes;  ///< [N, K] with the scales that vary along K; data = null where `grid` is given, or (with
                           ///< grid = null too) where this layout has no form and is decoded
-  const float* row_scale = nullptr;  ///< one per row of W, or null for 1
-  float scale = 1.0f;
+  const float* row_scale = nullptr;     ///< one per row of W, or null for 1
+  const float* scale = nullptr;         ///< one for all, or null for 1
   int64_t rotation = 0;                 ///< ConvRot's group: x is rotated before it meets the codes; 0 = not rotated
   InputCodes input = InputCodes::none;  ///< what the format's own runtime rounds x to
   /// Where codes are not numbers themselves: writes rows [row0, row0 + rows) of the weight in units of row_scale, as
   /// integers of [-127, 127] in float32, packed.
   void (*grid)(const Layout& layout, const Parameters& parameters, int64_t row0, int64_t rows, float* out) = nullptr;
+  GridCodes grid_codes;  ///< the same for those who decode elsewhere (a GPU), where it can be said so
 };
 
 /// Which x a product multiplies.

@@ -75,7 +75,8 @@ std::optional<ScaledGrid> ScaledGrid::of(const formats::Layout& layout, const fo
   out.inverses_.assign(out.scales_.size(), 1.0f);
   const int64_t first = row0 % layout.rows;
   for (int64_t r = 0; r < rows; ++r) {
-    const float of_row = (form.row_scale != nullptr ? form.row_scale[first + r] : 1.0f) * form.scale;
+    const float of_row =
+        (form.row_scale != nullptr ? form.row_scale[first + r] : 1.0f) * (form.scale != nullptr ? *form.scale : 1.0f);
     for (int64_t b = 0; b < blocks; ++b) {
       const float scale = block_scale(s, first + r, b) * of_row;
       const float inverse = 1.0f / scale;

@@ -106,6 +106,15 @@ MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64
   form.rotation = convrot::group(layout.options);
   form.input = InputCodes::int8;
   form.grid = grid;
+  if (codes_of(layout.options) == Codes::six_bit) return form;
+  const DType dtype = layout.tensors[kRelative].dtype;
+  const int64_t groups = layout.cols / layout.block_cols;
+  form.grid_codes = {
+      .codes = matmul_forms::codes(layout, parameters, expert, kernel::ElementCode::int4).data,
+      .relative = parameters.tensors[kRelative].data() + expert * layout.rows * groups * (facts(dtype).bits / 8),
+      .relative_dtype = dtype,
+      .group = layout.block_cols,
+      .codebook = codes_of(layout.options) == Codes::codebook ? floats(parameters, kExtra) : nullptr};
   return form;
 }
 

@@ -24,7 +24,7 @@ inline MatmulForm scaled(const Layout& layout, const Parameters& parameters, int
   const int64_t down = layout.block_rows == 0 ? 1 : (layout.rows + layout.block_rows - 1) / layout.block_rows;
   const float* first = floats(parameters, 1) + expert * down * across;
   if (layout.block_cols == 0 && layout.block_rows == 0)
-    form.scale = *first;
+    form.scale = first;
   else if (layout.block_cols == 0 && layout.block_rows == 1)
     form.row_scale = first;
   else

@@ -95,6 +95,7 @@ MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64
   MatmulForm form = matmul_forms::scaled(layout, parameters, expert, kernel::ElementCode::int4, InputCodes::int4);
   form.rotation = convrot::group(layout.options);
   if (layout.options.text(kLinearDtype) == "int4") return form;
+  form.grid_codes = {.codes = form.codes.data, .twos_complement = true};
   form.codes = {};
   form.grid = grid;
   form.input = InputCodes::int8;

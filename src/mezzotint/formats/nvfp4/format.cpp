@@ -179,7 +179,7 @@ MatmulForm matmul_form(const Layout& layout, const Parameters& parameters, int64
                        kBlock,
                        swizzle::padded_cols(across),
                        true};
-  form.scale = floats(parameters, kGlobalScale)[expert];
+  form.scale = floats(parameters, kGlobalScale) + expert;
   form.input = InputCodes::fp4;
   return form;
 }
