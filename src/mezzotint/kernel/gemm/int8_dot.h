@@ -12,6 +12,8 @@
 //   interleave(p, s) the groups of kLanes columns whose depth steps are s bytes apart, offset
 //   group(p, n)      n <= kGroup codes of a as one int32, the rest 0
 //   dot(acc, b, a)   acc + the sum of b * a over each lane's group
+//                    (in assembly: g++ 12 gives the intrinsic's result and the sum that a loop carries two registers
+//                    where float arithmetic follows, and then spills them all)
 #define MEZZOTINT_INLINE [[gnu::always_inline]] static inline
 
 namespace mezzotint::kernel {
@@ -169,32 +171,35 @@ struct DotProduct {
     });
   }
 
-  /// The sums of one block at a time go through memory: g++ 12 keeps the accumulators of a plain tile in registers, but
-  /// spills them all where float32 arithmetic follows in the same function.
+  /// Integer sums of one block at a time, folded into float32 sums in memory.
   template <int R>
-  static void block_tile(const Tile& t) {
-    alignas(64) int32_t block[R * kColumns];
-    Tile one = t;
-    one.first = true;
-    one.sums = block;
-    one.stride = kColumns;
-    bool first = t.first;
+  [[gnu::noinline, gnu::noclone]] static void block_tile(const Tile& t) {
+    auto* sums = static_cast<float*>(t.sums);
+    const auto* a = reinterpret_cast<const int32_t*>(t.rows);
+    const auto* b = reinterpret_cast<const int32_t*>(t.columns);
+    const float* scales = t.scales;
+    const int64_t scale_step = t.scale_step;
+    if (t.first)
+      unrolled<R * kVectors>([&]<int I>() MEZZOTINT_UNROLLED {
+        V::store_float(sums + I / kVectors * kInt8Panel + I % kVectors * kLanes, V::zero());
+      });
     for (int64_t left = t.depth; left > 0; left -= kInt8Block) {
-      one.depth = smaller(left, kInt8Block);
-      plain_tile<R>(one);
-      const float* a_scale = reinterpret_cast<const float*>(one.rows) + R;
-      for (int i = 0; i < R; ++i) {
-        const Float scale = V::broadcast_float(a_scale[i] * *one.scales);
+      Int acc[R][kVectors];
+      unrolled<R * kVectors>(
+          [&]<int I>() MEZZOTINT_UNROLLED { acc[I / kVectors][I % kVectors] = V::broadcast(a[I / kVectors]); });
+      multiply<R>(acc, a + 2 * R, b, groups_of(smaller(left, kInt8Block)));
+      const float* a_scale = reinterpret_cast<const float*>(a) + R;
+      unrolled<R>([&]<int I>() MEZZOTINT_UNROLLED {
+        const Float scale = V::broadcast_float(a_scale[I] * *scales);
         unrolled<kVectors>([&]<int J>() MEZZOTINT_UNROLLED {
-          float* at = static_cast<float*>(t.sums) + i * t.stride + J * kLanes;
-          const Float sum = V::to_float(V::load(block + i * kColumns + J * kLanes));
-          V::store_float(at, V::multiply_add(sum, scale, first ? V::zero() : V::load_float(at)));
+          float* at = sums + I * kInt8Panel + J * kLanes;
+          V::store_float(at, V::multiply_add(V::to_float(acc[I][J]), scale, V::load_float(at)));
         });
-      }
-      first = false;
-      one.rows += R * kRowBytes;
-      one.columns += kColumns * kColumnBytes;
-      one.scales += t.scale_step;
+      });
+      a += R * kRowBytes / 4;
+      b += kColumns * kBlockGroups;
+      scales += scale_step;
+      asm volatile("" : : : "memory");  // or sums are held in registers that there are none of, and on the stack too
     }
   }
 

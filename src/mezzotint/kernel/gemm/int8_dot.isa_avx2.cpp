@@ -8,7 +8,10 @@ struct Madd256 : Vector256 {
   static constexpr int kGroup = 2, kOffset = 0;
   static constexpr int64_t kDepth = 1792;
 
-  MEZZOTINT_INLINE Int dot(Int acc, Int b, Int a) { return _mm256_add_epi32(acc, _mm256_madd_epi16(b, a)); }
+  MEZZOTINT_INLINE Int dot(Int acc, Int b, Int a) {
+    asm("vpaddd %1, %0, %0" : "+x"(acc) : "x"(_mm256_madd_epi16(b, a)));
+    return acc;
+  }
   MEZZOTINT_INLINE Int load_columns(const int8_t* p) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }

@@ -9,7 +9,10 @@ struct Vnni512 : Vector512 {
   static constexpr int64_t kDepth = 3584;
   static constexpr int64_t kStoredRows = 4;
 
-  MEZZOTINT_INLINE Int dot(Int acc, Int b, Int a) { return _mm512_dpbusd_epi32(acc, b, a); }
+  MEZZOTINT_INLINE Int dot(Int acc, Int b, Int a) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(b), "v"(a));
+    return acc;
+  }
   MEZZOTINT_INLINE Int load_columns(const int8_t* p) { return offset(_mm512_loadu_si512(p)); }
   MEZZOTINT_INLINE Int interleave(const int8_t* p, int64_t step) { return offset(interleaved(p, step)); }
 

@@ -8,7 +8,10 @@ struct Vnni256 : Vector256 {
   static constexpr int kGroup = 4, kOffset = 128;
   static constexpr int64_t kDepth = 3584;
 
-  MEZZOTINT_INLINE Int dot(Int acc, Int b, Int a) { return _mm256_dpbusd_avx_epi32(acc, b, a); }
+  MEZZOTINT_INLINE Int dot(Int acc, Int b, Int a) {
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(b), "x"(a));
+    return acc;
+  }
   MEZZOTINT_INLINE Int load_columns(const int8_t* p) { return _mm256_xor_si256(load_rows(p), _mm256_set1_epi8(-128)); }
   MEZZOTINT_INLINE Int load_rows(const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   MEZZOTINT_INLINE int32_t group(const int8_t* p, int64_t n) {
