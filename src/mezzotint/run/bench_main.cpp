@@ -31,6 +31,8 @@ int main(int argc, char** argv) {
   command.add_option("--rounds", wan.rounds, "Least number of turns")
       ->check(CLI::Range(1, 2000))
       ->capture_default_str();
+  command.add_flag("--cpu-time", wan.cpu_time,
+                   "Time of the thread (with --threads 1): where others use the machine too");
   command.add_option("--only", wan.only, "layers or block")->check(CLI::IsMember({"layers", "block"}));
   command.add_flag("--quick", wan.quick, "5B alone, 256 tokens");
   command.add_option("--json", wan.json, "Also write the results to this file");

@@ -17,7 +17,8 @@ struct Arguments {
   int threads = 0;       ///< 0 = as many as libtorch takes by itself
   double seconds = 1.0;  ///< that the turns of one table row take at least, all together
   int rounds = 5;        ///< turns at least
-  std::string only;      ///< "layers" or "block"; "" = both
+  bool cpu_time = false;
+  std::string only;  ///< "layers" or "block"; "" = both
   bool quick = false;
   std::string json;  ///< file
 };

@@ -60,8 +60,10 @@ c10::Device device(const std::string& name) {
 }  // namespace
 
 Setup set_up(const Arguments& arguments) {
-  Setup setup{.clock = {c10::kCPU, arguments.seconds, arguments.rounds}};
+  Setup setup{.clock = {c10::kCPU, arguments.seconds, arguments.rounds, arguments.cpu_time}};
   setup.clock.device = setup.device = device(arguments.device);
+  if (arguments.cpu_time && (arguments.threads != 1 || !setup.device.is_cpu()))
+    throw Error({.name = "bad-option", .problem = "--cpu-time is the time of one thread: give --threads 1 on a CPU"});
   if (arguments.threads > 0) at::set_num_threads(arguments.threads);
   for (const std::string& name : arguments.models) {
     if (arguments.quick && arguments.models.size() > 1 && name == "14b") continue;

@@ -1,9 +1,9 @@
 #include "mezzotint/run/bench/timing.h"
 
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <time.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 namespace mezzotint::run::bench {
@@ -21,23 +21,28 @@ double median_of(std::vector<double> values) {
 
 class Stopwatch {
  public:
-  explicit Stopwatch(c10::Device device) : device_(device) {}
+  explicit Stopwatch(const Clock& clock) : clock_(clock) {}
 
   /// Milliseconds of one run out of `runs`.
   double time(const std::function<void()>& run, int runs) const {
     finish();
-    const auto start = std::chrono::steady_clock::now();
+    const double start = now();
     for (int i = 0; i < runs; ++i) run();
     finish();
-    const std::chrono::duration<double, std::milli> passed = std::chrono::steady_clock::now() - start;
-    return passed.count() / runs;
+    return (now() - start) / runs;
   }
 
  private:
   void finish() const {
-    if (!device_.is_cpu()) c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
+    const c10::Device& device = clock_.device;
+    if (!device.is_cpu()) c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
   }
-  c10::Device device_;
+  double now() const {
+    timespec time{};
+    clock_gettime(clock_.cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+    return 1e3 * static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_nsec);
+  }
+  const Clock& clock_;
 };
 
 }  // namespace
@@ -50,7 +55,7 @@ double Timing::median() const {
 }
 
 std::vector<Timing> take_turns(const std::vector<std::function<void()>>& contenders, const Clock& clock) {
-  const Stopwatch watch(clock.device);
+  const Stopwatch watch(clock);
   std::vector<Timing> timings(contenders.size());
   std::vector<int> runs(contenders.size(), 1);
   for (size_t i = 0; i < contenders.size(); ++i) {

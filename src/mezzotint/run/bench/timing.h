@@ -15,8 +15,9 @@ struct Timing {
 
 struct Clock {
   c10::Device device;
-  double seconds;  ///< at least, of all contenders together
-  int rounds;      ///< at least
+  double seconds;         ///< at least, of all contenders together
+  int rounds;             ///< at least
+  bool cpu_time = false;  ///< of the calling thread, where others use the machine too
 };
 
 /// Times contenders in turn (A B C A B C ...), so that whatever else the machine does hits all of them, after one run

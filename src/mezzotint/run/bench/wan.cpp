@@ -51,7 +51,7 @@ bool wan(const Arguments& arguments) {
   print(machine);
   fmt::print("reference: torch in bf16{}\n",
              computes_in_half(setup.device) ? " and fp16" : "; no fp16, which this machine does not compute in");
-  nlohmann::ordered_json json{{"machine", to_json(machine)}};
+  nlohmann::ordered_json json{{"machine", to_json(machine)}, {"clock", arguments.cpu_time ? "thread" : "wall"}};
   bool correct = true;
   const auto add = [&](const char* where, const Table& table) {
     print(table);
