@@ -22,8 +22,8 @@ Int8Level chosen_level() {
   return with_isa<Levels>([]<Isa I> { return int8_level<I>(); });
 }
 
-/// Rows of y whose packed codes are held at once.
-constexpr int64_t kMostRows = 1536;
+/// Rows of y whose packed codes are held at once: no more codes than stay in a cache that all panels read them from.
+constexpr int64_t kMostRows = 1536, kMostCodes = 5 << 20;
 constexpr int64_t kAlignment = 64;
 
 /// How a product is cut into tasks; the cut depends on the number of threads, no element of y does.
@@ -37,7 +37,8 @@ struct Cut {
   Cut(const Int8Shape& shape, int64_t rows, int64_t cols, int64_t depth, bool along_depth, int threads) {
     stored = along_depth && rows <= shape.stored_rows;
     chunk_rows = rows;
-    if (!stored) chunk_rows = round_up_to(divide_up(rows, divide_up(rows, kMostRows)), shape.tile_rows);
+    const int64_t most = std::clamp<int64_t>(kMostCodes / std::max<int64_t>(depth, 1), 192, kMostRows);
+    if (!stored) chunk_rows = round_up_to(divide_up(rows, divide_up(rows, most)), shape.tile_rows);
     const int64_t panels = divide_up(cols, kInt8Panel);
     // Few panels: cut their rows too, so that every thread has work.
     const int64_t cuts = stored || threads == 1 ? 1 : std::max<int64_t>(1, 3 * threads / panels);
