@@ -6,6 +6,7 @@
 
 #include "mezzotint/formats/driver.h"
 #include "mezzotint/kernel/cast.h"
+#include "mezzotint/tensor/cuda/operand.h"
 #include "mezzotint/tensor/operations.h"
 #include "mezzotint/tensor/quantized_tensor.h"
 
@@ -54,10 +55,19 @@ std::string embedding(const c10::OperatorHandle& op, torch::jit::Stack& stack) {
                    indices = torch::jit::peek(stack, 1, count).toTensor();
   if (!is_quantized(table)) return "its table is not quantized";
   const QuantizedTensorImpl& weight = quantized(table);
-  if (!weight.device().is_cpu()) return fmt::format("no kernel for {}", weight.device().str());
   if (weight.transposed() || weight.stored()->layout.experts != 1 || table.dim() != 2)
     return "a table that is not a matrix";
-  const at::Tensor rows = gather(*weight.stored(), indices, table.scalar_type());
+  at::Tensor rows;
+  if (weight.device().is_cpu()) {
+    rows = gather(*weight.stored(), indices, table.scalar_type());
+  } else {
+    const std::optional<cuda::Operand> codes = cuda::operand_of(*weight.stored(), 0);
+    if (!codes) return fmt::format("no kernel for {}", weight.device().str());
+    std::vector<int64_t> shape = indices.sizes().vec();
+    shape.push_back(codes->cols);
+    rows = cuda::decode_rows(*codes, indices.reshape({-1}).to(weight.device(), at::kLong), table.scalar_type())
+               .view(shape);
+  }
   torch::jit::drop(stack, count);
   torch::jit::push(stack, rows);
   return "";

@@ -1,6 +1,7 @@
 #include "mezzotint/tensor/stored_weight.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/typeid.h>
 #include <fmt/format.h>
 
@@ -10,6 +11,7 @@
 #include "mezzotint/formats/driver.h"
 #include "mezzotint/formats/parallel.h"
 #include "mezzotint/kernel/cast.h"
+#include "mezzotint/tensor/cuda/product.h"
 
 namespace mezzotint::tensor {
 namespace {
@@ -37,9 +39,29 @@ bool is_source(at::ScalarType type) {
   return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf;
 }
 
-std::vector<at::Tensor> stored_tensors(const formats::Layout& layout, formats::Parameters& parameters) {
-  std::vector<at::Tensor> tensors;
-  for (size_t i = 0; i < layout.tensors.size(); ++i) {
+/// Codes of a whole weight, written where they stay: nothing is held twice.
+at::Tensor encode(const formats::Layout& layout, const formats::Parameters& parameters, const formats::Tile& whole,
+                  const Rounding& rounding, int threads) {
+  at::Tensor codes = at::zeros(layout.tensors[0].shape, scalar_type(layout.tensors[0].dtype));
+  auto* bytes = static_cast<std::byte*>(codes.mutable_data_ptr());
+  const auto row_bytes = whole.row_stride * static_cast<int64_t>(facts(whole.dtype).bits / 8);
+  const auto tiles = formats::row_tiles(layout, formats::rows_per_tile(layout, whole.dtype, 256 << 10));
+  formats::parallel_for(tiles.size(), threads, [&](size_t index) {
+    std::vector<float> scratch;
+    formats::Tile tile = whole;
+    tile.row0 = tiles[index].row0;
+    tile.rows = tiles[index].rows;
+    tile.data = static_cast<const std::byte*>(whole.data) + tile.row0 * row_bytes;
+    formats::encode_tile(layout, parameters, tile, rounding, bytes + layout.stored_row(tile.row0) * layout.row_bytes,
+                         scratch);
+  });
+  return codes;
+}
+
+std::vector<at::Tensor> stored_tensors(const formats::Layout& layout, formats::Parameters& parameters,
+                                       at::Tensor codes) {
+  std::vector<at::Tensor> tensors = {std::move(codes)};
+  for (size_t i = 1; i < layout.tensors.size(); ++i) {
     tensors.push_back(at::empty(layout.tensors[i].shape, scalar_type(layout.tensors[i].dtype)));
     const auto& bytes = parameters.tensors[i];
     std::copy_n(bytes.data(), bytes.size(), static_cast<std::byte*>(tensors.back().mutable_data_ptr()));
@@ -113,16 +135,17 @@ StoredWeight quantize(const at::Tensor& weight, const formats::Layout& layout, c
     TORCH_CHECK(column_weight.numel() == layout.cols, "one column weight for every column is wanted");
     choose.column_weight = {column_weight.const_data_ptr<float>(), static_cast<size_t>(layout.cols)};
   }
-  formats::Quantized quantized = formats::quantize(layout, whole, choose, options.rounding, options.threads);
-  StoredWeight stored{.layout = std::move(quantized.layout)};
+  formats::Parameters parameters = formats::choose_parameters(layout, whole, choose, options.threads);
+  StoredWeight stored{.layout = layout};
   if (convolution) stored.convolution = Shape(weight.sizes().begin(), weight.sizes().end());
-  stored.tensors = stored_tensors(stored.layout, quantized.parameters);
+  stored.tensors =
+      stored_tensors(layout, parameters, encode(layout, parameters, whole, options.rounding, options.threads));
   return device.is_cpu() ? stored : to_device(stored, device);
 }
 
 at::Tensor dequantize(const StoredWeight& weight, at::ScalarType type) {
   TORCH_CHECK(is_source(type), "a weight is dequantized to float32, bfloat16 or float16, not to ", type);
-  if (!weight.device().is_cpu()) return dequantize(to_device(weight, at::kCPU), type).to(weight.device());
+  if (!weight.device().is_cpu()) return cuda::decode_all(weight, type).view(weight.shape());
   const formats::Layout& layout = weight.layout;
   const formats::Parameters parameters = weight.parameters();
   at::Tensor values = at::empty(weight.shape(), type);

@@ -48,6 +48,10 @@ std::vector<Device> devices() {
   return found;
 }
 
+void use_device(int index) {
+  check(cudaSetDevice(index), "choosing a GPU");
+}
+
 void synchronize(Stream stream) {
   check(cudaStreamSynchronize(stream), "a kernel");
 }

@@ -32,6 +32,9 @@ std::vector<Device> devices();
 /// Architectures that the kernels were compiled for, "80;89;90;120", or "".
 std::string architectures();
 
+/// Makes the device with this index the one that this thread's calls go to (the first one, unless told).
+void use_device(int index);
+
 /// Waits for everything queued on the stream; throws what failed on the way.
 void synchronize(Stream stream);
 

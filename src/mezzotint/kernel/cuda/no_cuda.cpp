@@ -29,6 +29,9 @@ std::vector<Device> devices() {
 std::string architectures() {
   return "";
 }
+void use_device(int) {
+  absent();
+}
 void synchronize(Stream) {
   absent();
 }
