@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <cassert>
 #include <string>
+#include <vector>
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/base/round_up.h"
 #include "mezzotint/formats/driver.h"
-#include "mezzotint/formats/parallel.h"
+#include "mezzotint/formats/matmul_path.h"
 #include "mezzotint/formats/scratch.h"
 #include "mezzotint/kernel/cast.h"
+#include "mezzotint/kernel/gemm/choice.h"
 #include "mezzotint/kernel/gemm/float_gemm.h"
 #include "mezzotint/kernel/gemm/gemm_threads.h"
 #include "mezzotint/kernel/gemm/int8_gemm.h"
@@ -98,7 +100,48 @@ class Run {
     if (rotates_output_) rotate_back(out, y);
   }
 
+  MatmulPath path() const {
+    MatmulPath path;
+    path.leaves_inputs = form_.input != InputCodes::none && input_ == InputCodes::none && !p_.transposed;
+    std::vector<std::string> reasons;
+    if (decoded_)
+      reasons.push_back(std::string(layout_.format->name) + " with these options is decoded before it is multiplied");
+    Operand w = sized_weight(), x = Operand::of(p_.x);
+    if (integer() || input_ != InputCodes::none) x.code = integer() ? ElementCode::int8 : quantized_code();
+    if (input_ == InputCodes::none && rotates_input_) x.code = ElementCode::f32;
+    kernel::Isa level = kernel::Isa::scalar;
+    std::string in;
+    if (integer()) {
+      level = kernel::int8_gemm_level();
+    } else {
+      const kernel::FloatGemmChoice choice = kernel::float_gemm_choice(float_product(x, w, {}, 0));
+      level = choice.level;
+      in = choice.bf16 ? " in bf16" : " in float32";
+      if (choice.obstacle == kernel::FloatGemmChoice::Obstacle::scales)
+        reasons.push_back("its block scales do not fit the kernels for bf16");
+      if (choice.obstacle == kernel::FloatGemmChoice::Obstacle::level)
+        reasons.push_back(lacks(kernel::Isa::avx512bf16, "AVX-512 BF16"));
+      if (choice.obstacle == kernel::FloatGemmChoice::Obstacle::operands && !decoded_)
+        reasons.push_back(rotates_input_
+                              ? "inputs are rotated in float32"
+                              : std::string("inputs are ") + (x.code == ElementCode::f16 ? "float16" : "float32"));
+    }
+    if ((integer() || in == " in bf16") && level != kernel::Isa::amx) reasons.push_back(lacks(kernel::Isa::amx, "AMX"));
+    path.kernel = std::string(decoded_ ? "decoded float32" : name_of(w.code)) + " x " + name_of(x.code) + in + ", " +
+                  std::string(kernel::name(level));
+    for (const std::string& reason : reasons) path.reason += (path.reason.empty() ? "" : "; ") + reason;
+    return path;
+  }
+
  private:
+  static const char* name_of(ElementCode code) {
+    constexpr const char* kNames[] = {"float32", "bf16", "float16", "e4m3", "e5m2", "int8", "int4", "e2m1"};
+    return kNames[static_cast<size_t>(code)];
+  }
+  static std::string lacks(kernel::Isa level, const std::string& name) {
+    return kernel::machine_has(level) ? "MEZZOTINT_ISA holds " + name + " back" : "this CPU has no " + name;
+  }
+
   bool integer() const { return input_ == InputCodes::int8 || input_ == InputCodes::int8_blocks; }
   int64_t blocks() const { return input_ == InputCodes::int8_blocks ? divide_up(p_.x.cols, kernel::kInt8Block) : 1; }
   ElementCode quantized_code() const {
@@ -140,7 +183,7 @@ class Run {
       return {values, ElementCode::f32, rows, k_, 4 * k_, {}};
     }
     if (form_.grid) {
-      for_row_runs(rows, threads_, [&](int64_t r0, int64_t count) {
+      kernel::parallel_row_runs(rows, threads_, [&](int64_t r0, int64_t count) {
         form_.grid(layout_, *p_.parameters, p_.expert * n_ + n0 + r0, count, values + r0 * k_);
         for (int64_t i = r0 * k_; i < (r0 + count) * k_; ++i) codes[i] = static_cast<int8_t>(values[i]);
       });
@@ -212,7 +255,7 @@ class Run {
   }
 
   Source rotated(const Source& x, float* out) const {
-    for_row_runs(m_, threads_, [&](int64_t row0, int64_t rows) {
+    kernel::parallel_row_runs(m_, threads_, [&](int64_t row0, int64_t rows) {
       kernel::cast(rows_of(x, row0, rows), DType::f32, out + row0 * k_, k_);
       kernel::rotate_convrot(out + row0 * k_, rows * k_, form_.rotation);
     });
@@ -221,7 +264,7 @@ class Run {
 
   void rotate_back(const Output& from, const Output& y) const {
     auto* values = static_cast<float*>(from.data);
-    for_row_runs(m_, threads_, [&](int64_t row0, int64_t rows) {
+    kernel::parallel_row_runs(m_, threads_, [&](int64_t row0, int64_t rows) {
       kernel::rotate_convrot(values + row0 * k_, rows * k_, form_.rotation);
       auto* out = static_cast<std::byte*>(y.data) + row0 * y.stride * (facts(y.dtype).bits / 8);
       kernel::cast({values + row0 * k_, DType::f32, rows, k_, k_}, y.dtype, out, y.stride);
@@ -240,6 +283,10 @@ class Run {
 };
 
 }  // namespace
+
+MatmulPath matmul_path(const Matmul& product) {
+  return Run(product, 1).path();
+}
 
 size_t matmul_scratch_bytes(const Matmul& product, int threads) {
   return Run(product, threads).bytes();

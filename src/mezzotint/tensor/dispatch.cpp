@@ -4,9 +4,12 @@
 #include <fmt/format.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <mutex>
 #include <set>
+#include <string_view>
 #include <vector>
 
 #include "mezzotint/tensor/quantized_tensor.h"
@@ -17,29 +20,65 @@ namespace {
 
 thread_local DispatchScope* innermost = nullptr;
 
-// A line for every operation and format that is dequantized, once; all reasons with MEZZOTINT_LOG=dispatch.
-void log_fallback(const std::string& operation, const std::string& format, const std::string& reason) {
+struct Told {
+  std::string kernel, reason;
+};
+thread_local Told told;
+
+bool logs_everything() {
+  static const bool asked = [] {
+    const char* value = std::getenv("MEZZOTINT_LOG");
+    return value != nullptr && std::string_view(value) == "dispatch";
+  }();
+  return asked;
+}
+
+/// Whether these words come for the first time in this process.
+bool is_new(std::vector<std::string> words) {
   static std::mutex mutex;
-  static std::set<std::pair<std::string, std::string>> seen;
+  static std::set<std::vector<std::string>> seen;
   const std::lock_guard lock(mutex);
-  if (!seen.emplace(operation, format).second) return;
-  TORCH_WARN("mezzotint: ", operation, " of ", format, " computes with dequantized values: ", reason);
+  return seen.insert(std::move(words)).second;
+}
+
+void log(const DispatchRow& row) {
+  if (logs_everything()) {
+    if (is_new({row.operation, row.layer, row.format, row.kernel, row.reason}))
+      TORCH_WARN("mezzotint: ", row.operation, " of ", row.layer.empty() ? "a weight" : row.layer, " (", row.format,
+                 "): ", row.kernel, row.reason.empty() ? "" : "; ", row.reason);
+  } else if (row.dequantized && is_new({row.operation, row.format})) {
+    TORCH_WARN("mezzotint: ", row.operation, " of ", row.format, " computes with dequantized values: ", row.reason);
+  }
 }
 
 }  // namespace
 
 struct DispatchLog {
-  static void add(const c10::OperatorHandle& op, const at::Tensor& weight, const std::string& reason, bool fallback) {
-    const std::string operation = toString(op.operator_name());
-    const std::string format(quantized(weight).stored()->layout.format->name);
+  static void add(const c10::OperatorHandle& op, const at::Tensor& weight, std::string kernel, std::string reason,
+                  bool dequantized) {
+    if (!dequantized && !kernels_are_watched()) return;
+    const DispatchRow row{.operation = toString(op.operator_name()),
+                          .layer = quantized(weight).product()->name,
+                          .format = format_label(weight),
+                          .kernel = std::move(kernel),
+                          .reason = std::move(reason),
+                          .dequantized = dequantized};
     for (DispatchScope* scope = innermost; scope != nullptr; scope = scope->outer_) {
-      TORCH_CHECK(!fallback || scope->fallback_ == DispatchScope::Fallback::allowed, operation, " of ", format,
-                  " would compute with dequantized values: ", reason);
-      ++scope->calls_[{operation, quantized(weight).product()->name, format, reason}];
+      TORCH_CHECK(!dequantized || scope->fallback_ == DispatchScope::Fallback::allowed, row.operation, " of ",
+                  row.format, " would compute with dequantized values: ", row.reason);
+      ++scope->calls_[{row.layer, row.operation, row.format, row.kernel, row.reason, row.dequantized}];
     }
-    if (fallback) log_fallback(operation, format, reason);
+    log(row);
   }
 };
+
+bool kernels_are_watched() {
+  return innermost != nullptr || logs_everything();
+}
+
+void tell_kernel(std::string kernel, std::string reason) {
+  told = {std::move(kernel), std::move(reason)};
+}
 
 DispatchScope::DispatchScope(Fallback fallback) : fallback_(fallback), outer_(innermost) {
   innermost = this;
@@ -51,22 +90,35 @@ DispatchScope::~DispatchScope() {
 uint64_t DispatchScope::dequantized() const {
   uint64_t sum = 0;
   for (const auto& [key, calls] : calls_)
-    if (!std::get<3>(key).empty()) sum += calls;
+    if (std::get<bool>(key)) sum += calls;
   return sum;
 }
 
 std::vector<DispatchRow> DispatchScope::rows() const {
   std::vector<DispatchRow> rows;
-  for (const auto& [key, calls] : calls_)
-    rows.push_back({std::get<0>(key), std::get<1>(key), std::get<2>(key), std::get<3>(key), calls});
+  for (const auto& [key, calls] : calls_) {
+    const auto& [layer, operation, format, kernel, reason, dequantized] = key;
+    rows.push_back({operation, layer, format, kernel, reason, dequantized, calls});
+  }
   return rows;
 }
 
 std::string DispatchScope::summary() const {
+  const std::vector<DispatchRow> all = rows();
+  const std::array<std::string, 6> titles = {"layer", "operation", "format", "calls", "kernel", "why not faster"};
+  std::vector<std::array<std::string, 6>> cells = {titles};
+  for (const DispatchRow& row : all)
+    cells.push_back({row.layer.empty() ? "-" : row.layer, row.operation, row.format, fmt::to_string(row.calls),
+                     row.kernel, row.reason});
+  std::array<size_t, 6> widths{};
+  for (const auto& line : cells)
+    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
   std::string text;
-  for (const DispatchRow& row : rows())
-    text += fmt::format("{:<40} {:<24} {:<20} {:>6} {}\n", row.layer.empty() ? "-" : row.layer, row.operation,
-                        row.format, row.calls, row.reason.empty() ? "codes" : "dequantized: " + row.reason);
+  for (const auto& line : cells) {
+    std::string row;
+    for (size_t i = 0; i < line.size(); ++i) row += fmt::format("{:<{}}", line[i], widths[i] + 2);
+    text += row.substr(0, row.find_last_not_of(' ') + 1) + "\n";
+  }
   return text;
 }
 
@@ -114,22 +166,55 @@ at::Tensor first_quantized(Stack& stack, size_t count) {
   return found;
 }
 
+bool is_copy_of_values(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::DeferredInit) &&
+         !is_quantized(tensor);
+}
+
+/// Views of dequantized values (of q[0], q.chunk(2)) are views of a copy: what is written into them would never reach
+/// the codes. They inherit the dispatch key of the values that the fallback made, so every operation on them comes by
+/// here, and those that write are refused.
+at::Tensor copy_of_values(const at::Tensor& quantized) {
+  const at::Tensor values = dequantized(quantized);
+  const c10::DispatchKeySet keys = values.key_set() | c10::DispatchKeySet(c10::DispatchKey::DeferredInit);
+  at::Tensor marked = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(values.storage()), keys, values.dtype());
+  marked.unsafeGetTensorImpl()->set_sizes_and_strides(values.sizes(), values.strides(), values.storage_offset());
+  return marked;
+}
+
+bool writes(const c10::OperatorHandle& op, size_t argument) {
+  const auto* alias = op.schema().arguments()[argument].alias_info();
+  return alias != nullptr && alias->isWrite();
+}
+
+/// For calls without quantized tensors: those with a copy of values among what they write into throw.
+void refuse_writing_into_copies(const c10::OperatorHandle& op, Stack& stack) {
+  visit_tensors(stack, op.schema().arguments().size(), [&](at::Tensor& tensor, size_t argument) {
+    TORCH_CHECK(
+        !writes(op, argument) || !is_copy_of_values(tensor), toString(op.operator_name()),
+        " would write into a copy: this tensor is a view of the dequantized values of a quantized weight, whose "
+        "codes would not change. Write into the weight itself, or clone() the view first");
+    return false;
+  });
+}
+
 /// Computes with values. What the operation writes into is quantized again afterwards, in the same layout.
 void call_dequantized(const c10::OperatorHandle& op, Stack& stack) {
-  const auto& arguments = op.schema().arguments();
   struct Written {
     at::Tensor quantized, values;
   };
   std::vector<Written> written;
-  visit_tensors(stack, arguments.size(), [&](at::Tensor& tensor, size_t argument) {
+  visit_tensors(stack, op.schema().arguments().size(), [&](at::Tensor& tensor, size_t argument) {
     if (!is_quantized(tensor)) return false;
-    const at::Tensor values = dequantized(tensor);
-    const auto* alias = arguments[argument].alias_info();
-    if (alias != nullptr && alias->isWrite()) written.push_back({tensor, values});
+    const at::Tensor values = copy_of_values(tensor);
+    if (writes(op, argument)) written.push_back({tensor, values});
     tensor = values;
     return true;
   });
-  op.callBoxed(&stack);
+  {
+    const c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::DeferredInit);
+    op.callBoxed(&stack);
+  }
   for (const auto& [target, values] : written) {
     auto& impl = *static_cast<QuantizedTensorImpl*>(target.unsafeGetTensorImpl());
     TORCH_CHECK(values.sizes() == target.sizes(), toString(op.operator_name()),
@@ -150,7 +235,8 @@ void call_dequantized(const c10::OperatorHandle& op, Stack& stack) {
 void fallback(const c10::OperatorHandle& op, Stack* stack) {
   const size_t count = op.schema().arguments().size();
   const at::Tensor weight = first_quantized(*stack, count);
-  if (!weight.defined()) {  // an argument that the operation does not look into
+  refuse_writing_into_copies(op, *stack);
+  if (!weight.defined()) {  // a copy of values, or an argument that the operation does not look into
     const c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::DeferredInit);
     op.callBoxed(stack);
     return;
@@ -160,10 +246,11 @@ void fallback(const c10::OperatorHandle& op, Stack* stack) {
   std::string reason = "no kernel";
   if (const BoxedOperation* kernel =
           find_layout_op(op.operator_name(), quantized(weight).stored()->layout.format->name)) {
+    told = {"codes", ""};
     reason = (*kernel)(op, *stack);
-    if (reason.empty()) return DispatchLog::add(op, weight, "", false);
+    if (reason.empty()) return DispatchLog::add(op, weight, std::move(told.kernel), std::move(told.reason), false);
   }
-  DispatchLog::add(op, weight, reason, true);
+  DispatchLog::add(op, weight, "dequantized", std::move(reason), true);
   call_dequantized(op, *stack);
 }
 

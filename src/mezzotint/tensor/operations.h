@@ -10,6 +10,11 @@ namespace mezzotint::tensor {
 
 using Operation = std::pair<std::string_view, BoxedOperation>;
 
+struct LayoutOperation {
+  std::string_view operation, format;
+  BoxedOperation kernel;
+};
+
 /// Copies, views, dtypes and devices of any layout (ops_generic.cpp).
 std::span<const Operation> generic_operations();
 /// Products of any layout (ops_product.cpp).
@@ -18,5 +23,7 @@ std::span<const Operation> product_operations();
 std::span<const Operation> gather_operations();
 /// Convolutions of any layout (ops_convolution.cpp).
 std::span<const Operation> convolution_operations();
+/// gelu and transposition of block-wise codes (ops_blockwise.cpp).
+std::span<const LayoutOperation> blockwise_operations();
 
 }  // namespace mezzotint::tensor

@@ -34,15 +34,10 @@ at::Tensor first(const OperatorHandle& op, const Stack& stack) {
   return value.isTensor() ? value.toTensor() : at::Tensor();
 }
 
-/// The same stored weight as another tensor.
-at::Tensor alias(const at::Tensor& tensor, at::ScalarType logical, bool transposed) {
-  return make_tensor(quantized(tensor).stored(), logical, transposed, quantized(tensor).product());
-}
-
 std::string same(const OperatorHandle& op, Stack& stack) {
   const at::Tensor self = first(op, stack);
   if (!is_quantized(self)) return kNotFirst;
-  return finish(op, stack, alias(self, self.scalar_type(), quantized(self).transposed()));
+  return finish(op, stack, make_alias(self, quantized(self).transposed()));
 }
 
 std::string duplicate(const OperatorHandle& op, Stack& stack) {
@@ -60,6 +55,15 @@ std::string unchanged(const OperatorHandle& op, Stack& stack) {
   return finish(op, stack, self);
 }
 
+/// A transposed tensor keeps its codes and its flag, unless its layout can turn codes.
+std::string contiguous(const OperatorHandle& op, Stack& stack) {
+  const at::Tensor self = first(op, stack);
+  if (is_quantized(self) && quantized(self).transposed() &&
+      find_layout_op(op.operator_name(), quantized(self).stored()->layout.format->name) != nullptr)
+    return "codes are in another order";
+  return unchanged(op, stack);
+}
+
 std::string transpose(const OperatorHandle& op, Stack& stack) {
   const at::Tensor self = first(op, stack);
   if (!is_quantized(self)) return kNotFirst;
@@ -71,7 +75,7 @@ std::string transpose(const OperatorHandle& op, Stack& stack) {
     if (a == b) return same(op, stack);
     if (std::min(a, b) != dims - 2) return "only the last two dimensions of codes can be exchanged";
   }
-  return finish(op, stack, alias(self, self.scalar_type(), !quantized(self).transposed()));
+  return finish(op, stack, make_alias(self, !quantized(self).transposed()));
 }
 
 bool is_logical(at::ScalarType type) {
@@ -181,7 +185,8 @@ std::span<const Operation> generic_operations() {
   static const std::vector<Operation> operations = {
       {"aten::detach", same},
       {"aten::alias", same},
-      {"aten::contiguous", unchanged},
+      {"aten::detach_", unchanged},
+      {"aten::contiguous", contiguous},
       {"aten::clone", duplicate},
       {"aten::t", transpose},
       {"aten::mT", transpose},

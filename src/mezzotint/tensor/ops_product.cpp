@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "mezzotint/tensor/activations.h"
+#include "mezzotint/tensor/dispatch.h"
 #include "mezzotint/tensor/operations.h"
 #include "mezzotint/tensor/product.h"
 
@@ -31,15 +33,16 @@ std::string why_not(const at::Tensor& x, const at::Tensor& weight) {
 }
 
 /// x @ q for a quantized q [K, N] as the caller sees it.
-at::Tensor from_left(const at::Tensor& x, const at::Tensor& q, const std::optional<at::Tensor>& bias = std::nullopt) {
-  return multiply_differentiably(x, q, quantized(q).transposed() ? Side::forward : Side::backward, bias);
+at::Tensor from_left(const at::Tensor& x, const at::Tensor& q, const std::optional<at::Tensor>& bias = std::nullopt,
+                     std::optional<at::ScalarType> type = std::nullopt) {
+  return multiply_differentiably(x, q, quantized(q).transposed() ? Side::forward : Side::backward, bias, type);
 }
 
 /// q @ x for a quantized q [N, K] as the caller sees it: (x' q')'.
-at::Tensor from_right(const at::Tensor& q, const at::Tensor& x) {
+at::Tensor from_right(const at::Tensor& q, const at::Tensor& x, std::optional<at::ScalarType> type) {
   const Side side = quantized(q).transposed() ? Side::backward : Side::forward;
-  if (x.dim() == 1) return multiply_differentiably(x, q, side);
-  return multiply_differentiably(x.transpose(-2, -1), q, side).transpose(-2, -1);
+  if (x.dim() == 1) return multiply_differentiably(x, q, side, std::nullopt, type);
+  return multiply_differentiably(x.transpose(-2, -1), q, side, std::nullopt, type).transpose(-2, -1);
 }
 
 std::string linear(const OperatorHandle& op, Stack& stack) {
@@ -48,17 +51,22 @@ std::string linear(const OperatorHandle& op, Stack& stack) {
   if (!is_quantized(weight)) return "its weight is not quantized";
   if (weight.dim() != 2) return "a weight that is no matrix";
   if (bias && is_quantized(*bias)) return "a quantized bias";
+  if (bias && bias->dim() != 1) return "a bias that is no vector";
+  if (at::Tensor y = multiply_codes(x, weight, bias); y.defined()) {
+    tell_kernel("int8 x int8 blocks");
+    return finish(op, stack, std::move(y));
+  }
   if (std::string reason = why_not(x, weight); !reason.empty()) return reason;
   const Side side = quantized(weight).transposed() ? Side::backward : Side::forward;
   return finish(op, stack, multiply_differentiably(x, weight, side, bias));
 }
 
-/// A product of two tensors at the stack's end, minus `extra` further arguments.
-std::string product(const at::Tensor& a, const at::Tensor& b, at::Tensor& result) {
+/// a b, with the dtype of the one that is not quantized, or `type`.
+std::string product(const at::Tensor& a, const at::Tensor& b, at::Tensor& result,
+                    std::optional<at::ScalarType> type = std::nullopt) {
   const bool left = is_quantized(b);
   if (std::string reason = left ? why_not(a, b) : why_not(b, a); !reason.empty()) return reason;
-  if (!left && b.dim() > 2 && a.dim() == 2) return "a batch behind a quantized operand";
-  result = left ? from_left(a, b) : from_right(a, b);
+  result = left ? from_left(a, b, std::nullopt, type) : from_right(a, b, type);
   return "";
 }
 
@@ -69,24 +77,39 @@ std::string matmul(const OperatorHandle& op, Stack& stack) {
   return reason.empty() ? finish(op, stack, std::move(result)) : reason;
 }
 
+/// mm, mv and bmm: matmul of these ranks and no others, about which libtorch complains itself.
+template <int64_t A, int64_t B>
+std::string of_ranks(const OperatorHandle& op, Stack& stack) {
+  if (torch::jit::peek(stack, 0, 2).toTensor().dim() != A || torch::jit::peek(stack, 1, 2).toTensor().dim() != B)
+    return "ranks that do not fit";
+  return matmul(op, stack);
+}
+
 std::string addmm(const OperatorHandle& op, Stack& stack) {
   const at::Tensor self = torch::jit::peek(stack, 0, 5).toTensor(), a = torch::jit::peek(stack, 1, 5).toTensor(),
                    b = torch::jit::peek(stack, 2, 5).toTensor();
   const at::Scalar beta = torch::jit::peek(stack, 3, 5).toScalar(), alpha = torch::jit::peek(stack, 4, 5).toScalar();
   if (is_quantized(self)) return "a quantized term to be added";
+  if (a.dim() != 2 || b.dim() != 2) return "ranks that do not fit";
   at::Tensor result;
-  if (std::string reason = product(a, b, result); !reason.empty()) return reason;
+  if (is_quantized(b) && alpha.equal(1) && beta.equal(1) && self.sizes() == b.sizes().slice(1)) {
+    if (std::string reason = why_not(a, b); !reason.empty()) return reason;
+    return finish(op, stack, from_left(a, b, self));
+  }
+  // One rounding to the output's dtype, at the end.
+  const at::ScalarType type = is_quantized(b) ? a.scalar_type() : b.scalar_type();
+  if (std::string reason = product(a, b, result, at::kFloat); !reason.empty()) return reason;
   if (!alpha.equal(1)) result = at::mul(result, alpha);
   if (!beta.equal(0)) result = at::add(result, self, beta);  // as in torch: with beta 0 a NaN in self is not seen
-  return finish(op, stack, std::move(result));
+  return finish(op, stack, result.to(type));
 }
 
 }  // namespace
 
 std::span<const Operation> product_operations() {
   static const std::vector<Operation> operations = {
-      {"aten::linear", linear}, {"aten::mm", matmul},  {"aten::matmul", matmul},
-      {"aten::mv", matmul},     {"aten::bmm", matmul}, {"aten::addmm", addmm},
+      {"aten::linear", linear},     {"aten::mm", of_ranks<2, 2>},  {"aten::matmul", matmul},
+      {"aten::mv", of_ranks<2, 1>}, {"aten::bmm", of_ranks<3, 3>}, {"aten::addmm", addmm},
   };
   return operations;
 }

@@ -8,10 +8,10 @@ namespace {
 class Product : public torch::autograd::Function<Product> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias, bool backward) {
+                            const std::optional<at::Tensor>& bias, bool backward, std::optional<at::ScalarType> type) {
     context->saved_data["weight"] = weight.detach();
     context->saved_data["backward"] = backward;
-    return multiply(x, quantized(weight), backward ? Side::backward : Side::forward, bias);
+    return multiply(x, quantized(weight), backward ? Side::backward : Side::forward, bias, type);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -23,15 +23,15 @@ class Product : public torch::autograd::Function<Product> {
     if (context->needs_input_grad(0))
       of_x = multiply_differentiably(g, weight, swapped ? Side::forward : Side::backward);
     if (context->needs_input_grad(2)) of_bias = g.reshape({-1, g.size(-1)}).sum(0);
-    return {of_x, at::Tensor(), of_bias, at::Tensor()};
+    return {of_x, at::Tensor(), of_bias, at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
 at::Tensor multiply_differentiably(const at::Tensor& x, const at::Tensor& weight, Side side,
-                                   const std::optional<at::Tensor>& bias) {
-  return Product::apply(x, weight, bias, side == Side::backward);
+                                   const std::optional<at::Tensor>& bias, std::optional<at::ScalarType> type) {
+  return Product::apply(x, weight, bias, side == Side::backward, type);
 }
 
 }  // namespace mezzotint::tensor

@@ -20,10 +20,10 @@ c10::DispatchKeySet keys_for(at::Device device) {
 
 }  // namespace
 
-QuantizedTensorImpl::QuantizedTensorImpl(std::shared_ptr<const StoredWeight> stored, at::ScalarType logical,
-                                         bool transposed, std::shared_ptr<const ProductOptions> product)
-    : TensorImpl(keys_for(stored->device()), c10::scalarTypeToTypeMeta(logical), stored->device()),
-      stored_(std::move(stored)),
+QuantizedTensorImpl::QuantizedTensorImpl(std::shared_ptr<Cell> cell, at::ScalarType logical, bool transposed,
+                                         std::shared_ptr<const ProductOptions> product)
+    : TensorImpl(keys_for(cell->stored->device()), c10::scalarTypeToTypeMeta(logical), cell->stored->device()),
+      cell_(std::move(cell)),
       product_(product ? std::move(product) : std::make_shared<const ProductOptions>()),
       transposed_(transposed) {
   install_dispatch();
@@ -31,7 +31,7 @@ QuantizedTensorImpl::QuantizedTensorImpl(std::shared_ptr<const StoredWeight> sto
 }
 
 void QuantizedTensorImpl::set_shape() {
-  std::vector<int64_t> sizes = stored_->shape(), strides(sizes.size(), 1);
+  std::vector<int64_t> sizes = stored()->shape(), strides(sizes.size(), 1);
   for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
   if (transposed_) {
     std::swap(sizes[sizes.size() - 2], sizes[sizes.size() - 1]);
@@ -41,15 +41,15 @@ void QuantizedTensorImpl::set_shape() {
 }
 
 void QuantizedTensorImpl::replace(std::shared_ptr<const StoredWeight> stored) {
-  TORCH_CHECK(stored->shape() == stored_->shape(), "another shape cannot take a weight's place");
-  stored_ = std::move(stored);
+  TORCH_CHECK(stored->shape() == cell_->stored->shape(), "another shape cannot take a weight's place");
+  cell_->stored = std::move(stored);
   if (!is_inference()) bump_version();
 }
 
 c10::intrusive_ptr<c10::TensorImpl> QuantizedTensorImpl::shallow_copy_and_detach(const c10::VariableVersion& version,
                                                                                  bool allow_metadata_change) const {
   auto copy =
-      c10::make_intrusive<QuantizedTensorImpl>(stored_, c10::typeMetaToScalarType(dtype()), transposed_, product_);
+      c10::make_intrusive<QuantizedTensorImpl>(cell_, c10::typeMetaToScalarType(dtype()), transposed_, product_);
   if (!copy->is_inference()) copy->set_version_counter(version);
   copy->set_allow_tensor_metadata_change(allow_metadata_change);
   return copy;
@@ -63,7 +63,7 @@ c10::intrusive_ptr<c10::TensorImpl> QuantizedTensorImpl::shallow_copy_and_detach
 void QuantizedTensorImpl::shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& other) {
   const auto* source = dynamic_cast<const QuantizedTensorImpl*>(other.get());
   TORCH_CHECK(source != nullptr, "a quantized tensor cannot take the place of its data from one that is not");
-  stored_ = source->stored_;
+  cell_ = source->cell_;
   product_ = source->product_;
   transposed_ = source->transposed_;
   data_type_ = source->dtype();
@@ -72,7 +72,8 @@ void QuantizedTensorImpl::shallow_copy_from(const c10::intrusive_ptr<c10::Tensor
 }
 
 bool is_quantized(const at::Tensor& tensor) {
-  return tensor.defined() && tensor.unsafeGetTensorImpl()->key_set().has(kKey);
+  return tensor.defined() && tensor.unsafeGetTensorImpl()->key_set().has(kKey) &&
+         dynamic_cast<const QuantizedTensorImpl*>(tensor.unsafeGetTensorImpl()) != nullptr;
 }
 
 const QuantizedTensorImpl& quantized(const at::Tensor& tensor) {
@@ -82,8 +83,16 @@ const QuantizedTensorImpl& quantized(const at::Tensor& tensor) {
 
 at::Tensor make_tensor(std::shared_ptr<const StoredWeight> stored, at::ScalarType logical, bool transposed,
                        std::shared_ptr<const ProductOptions> product) {
-  return at::Tensor(
-      c10::make_intrusive<QuantizedTensorImpl>(std::move(stored), logical, transposed, std::move(product)));
+  auto cell = std::make_shared<QuantizedTensorImpl::Cell>(QuantizedTensorImpl::Cell{std::move(stored)});
+  return at::Tensor(c10::make_intrusive<QuantizedTensorImpl>(std::move(cell), logical, transposed, std::move(product)));
+}
+
+at::Tensor make_alias(const at::Tensor& tensor, bool transposed) {
+  const QuantizedTensorImpl& weight = quantized(tensor);
+  auto alias =
+      c10::make_intrusive<QuantizedTensorImpl>(weight.cell(), tensor.scalar_type(), transposed, weight.product());
+  if (!alias->is_inference() && !tensor.is_inference()) alias->set_version_counter(weight.version_counter());
+  return at::Tensor(std::move(alias));
 }
 
 at::Tensor from_float(const at::Tensor& weight, std::string_view format, const QuantizeOptions& options) {

@@ -20,6 +20,8 @@ struct Tables {
     for (const auto operations : {product_operations(), gather_operations(), convolution_operations()})
       for (const auto& [operation, kernel] : operations)
         by_layout.emplace(std::pair(std::string(operation), std::string()), kernel);
+    for (const auto& [operation, format, kernel] : blockwise_operations())
+      by_layout.emplace(std::pair(std::string(operation), std::string(format)), kernel);
   }
 };
 

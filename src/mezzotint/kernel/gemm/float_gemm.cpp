@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "mezzotint/base/round_up.h"
+#include "mezzotint/kernel/gemm/choice.h"
 #include "mezzotint/kernel/gemm/float_kernels.h"
 #include "mezzotint/kernel/gemm/gemm_threads.h"
 
@@ -32,10 +33,12 @@ bool exact_in_bf16(const Operand& m) {
   return m.code != ElementCode::f32 && m.code != ElementCode::f16;
 }
 
+bool bf16_is_possible(const FloatGemm& p) {
+  return can_fold(p) && decodes_to_bf16(p.x) && decodes_to_bf16(p.w) && p.x.scales.code != ScaleCode::f32;
+}
+
 bool wants_bf16(const FloatGemm& p) {
-  const bool possible =
-      can_fold(p) && decodes_to_bf16(p.x) && decodes_to_bf16(p.w) && p.x.scales.code != ScaleCode::f32;
-  if (p.compute == Compute::f32 || !possible) return false;
+  if (p.compute == Compute::f32 || !bf16_is_possible(p)) return false;
   return p.compute == Compute::bf16 || (exact_in_bf16(p.x) && exact_in_bf16(p.w));
 }
 
@@ -262,6 +265,16 @@ void check(const FloatGemm& p) {
 
 bool computes_in_bf16(const FloatGemm& product) {
   return choose(product).element_bytes == 2;
+}
+
+FloatGemmChoice float_gemm_choice(const FloatGemm& product) {
+  const FloatKernels kernels = choose(product);
+  FloatGemmChoice choice{.level = kernels.isa, .bf16 = kernels.element_bytes == 2};
+  if (!choice.bf16)
+    choice.obstacle = wants_bf16(product)         ? FloatGemmChoice::Obstacle::level
+                      : bf16_is_possible(product) ? FloatGemmChoice::Obstacle::operands
+                                                  : FloatGemmChoice::Obstacle::scales;
+  return choice;
 }
 
 size_t float_gemm_scratch(const FloatGemm& product, int threads) {

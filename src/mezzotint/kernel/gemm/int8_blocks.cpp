@@ -19,9 +19,10 @@ void for_each_band(int threads, int64_t rows, F&& f) {
 
 }  // namespace
 
-void int8_gelu(const Int8Codes& x, int64_t rows, int64_t cols, const Int8BlockOutput& out, int threads) {
+void int8_gelu(const Int8Codes& x, int64_t rows, int64_t cols, const Int8BlockOutput& out, int threads, Gelu gelu) {
   with_isa([&]<Isa I> {
-    for_each_band(threads, rows, [&](int64_t row0, int64_t count) { int8_gelu_rows<I>(x, row0, count, cols, out); });
+    for_each_band(threads, rows,
+                  [&](int64_t row0, int64_t count) { int8_gelu_rows<I>(x, row0, count, cols, out, gelu); });
   });
 }
 

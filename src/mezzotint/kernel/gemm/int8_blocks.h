@@ -12,8 +12,14 @@
 /// level and for every number of threads.
 namespace mezzotint::kernel {
 
-/// out = gelu_tanh(x) for activations x of rows x cols codes, value = code * scale. out may be x itself.
-void int8_gelu(const Int8Codes& x, int64_t rows, int64_t cols, const Int8BlockOutput& out, int threads = 1);
+enum class Gelu : uint8_t {
+  tanh,  ///< activation.h
+  erf,   ///< gelu_erf.h
+};
+
+/// out = gelu(x) for activations x of rows x cols codes, value = code * scale. out may be x itself.
+void int8_gelu(const Int8Codes& x, int64_t rows, int64_t cols, const Int8BlockOutput& out, int threads = 1,
+               Gelu gelu = Gelu::tanh);
 
 /// out[cols, rows] = x[rows, cols]^T for activations x: scales run along the new rows, so codes are quantized again.
 void int8_transpose(const Int8Codes& x, int64_t rows, int64_t cols, const Int8BlockOutput& out, int threads = 1);
@@ -24,7 +30,8 @@ void int8_transpose_weight(const Int8Codes& w, int64_t rows, int64_t cols, const
 // One level: rows [row0, row0 + rows) of x to the same rows, or to columns [row0, row0 + rows) of out; row0 a multiple
 // of 128.
 template <Isa I>
-void int8_gelu_rows(const Int8Codes& x, int64_t row0, int64_t rows, int64_t cols, const Int8BlockOutput& out);
+void int8_gelu_rows(const Int8Codes& x, int64_t row0, int64_t rows, int64_t cols, const Int8BlockOutput& out,
+                    Gelu gelu);
 template <Isa I>
 void int8_transpose_rows(const Int8Codes& x, int64_t row0, int64_t rows, int64_t cols, const Int8BlockOutput& out);
 

@@ -1,12 +1,17 @@
 #include "mezzotint/kernel/gemm/int8_blocks.h"
 
 #include "mezzotint/kernel/gemm/finish.h"
+#include "mezzotint/kernel/gemm/gelu_erf.h"
 
 namespace mezzotint::kernel {
 namespace {
 
 [[gnu::noinline]] void decode_gelu(const int8_t* __restrict codes, float scale, int64_t n, float* __restrict v) {
   for (int64_t j = 0; j < n; ++j) v[j] = gelu_tanh(static_cast<float>(codes[j]) * scale);
+}
+
+[[gnu::noinline]] void decode_gelu_erf(const int8_t* __restrict codes, float scale, int64_t n, float* __restrict v) {
+  for (int64_t j = 0; j < n; ++j) v[j] = gelu_erf(static_cast<float>(codes[j]) * scale);
 }
 
 void encode(int64_t n, const float* values, int8_t* codes, float* scale) {
@@ -17,12 +22,14 @@ void encode(int64_t n, const float* values, int8_t* codes, float* scale) {
 }  // namespace
 
 template <>
-void int8_gelu_rows<kIsa>(const Int8Codes& x, int64_t row0, int64_t rows, int64_t cols, const Int8BlockOutput& out) {
+void int8_gelu_rows<kIsa>(const Int8Codes& x, int64_t row0, int64_t rows, int64_t cols, const Int8BlockOutput& out,
+                          Gelu gelu) {
   for (int64_t row = row0; row < row0 + rows; ++row)
     for (int64_t col = 0; col < cols; col += kInt8Block) {
       float values[kInt8Block];
       const int64_t n = smaller(kInt8Block, cols - col), b = col / kInt8Block;
-      decode_gelu(x.codes + row * x.stride + col, x.scales[row * x.scales_stride + b], n, values);
+      (gelu == Gelu::erf ? decode_gelu_erf : decode_gelu)(x.codes + row * x.stride + col,
+                                                          x.scales[row * x.scales_stride + b], n, values);
       encode(n, values, out.codes + row * out.stride + col, out.scales + row * out.scales_stride + b);
     }
 }

@@ -6,6 +6,7 @@
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/base/round_up.h"
+#include "mezzotint/kernel/gemm/choice.h"
 #include "mezzotint/kernel/gemm/gemm_threads.h"
 #include "mezzotint/kernel/gemm/int8_level.h"
 
@@ -109,6 +110,10 @@ Int8Job transposed_job(const Int8Product& p) {
 }
 
 }  // namespace
+
+Isa int8_gemm_level() {
+  return with_isa<Levels>([]<Isa I> { return I; });
+}
 
 size_t int8_gemm_scratch_bytes(int64_t m, int64_t n, int64_t k, int threads) {
   threads = gemm_threads(threads);
