@@ -214,7 +214,12 @@ TEST_P(ActivationsTest, BlockScales) {
     }
     // What at::_scaled_mm checks of them on a GPU.
     EXPECT_EQ(q.block_scales.numel(), (m + 127) / 128 * 128 * (((k + 31) / 32 + 3) / 4 * 4));
-    EXPECT_EQ(q.codes.view(at::kFloat8_e4m3fn).scalar_type(), at::kFloat8_e4m3fn);
+    EXPECT_EQ(q.codes.scalar_type(), at::kFloat8_e4m3fn);
+    EXPECT_TRUE(q.block_scales.view(at::kFloat8_e8m0fnu).is_contiguous());
+    const Activations four = quantize_fp4(x, {});
+    EXPECT_EQ(four.codes.view(at::kFloat4_e2m1fn_x2).t().sizes(), at::IntArrayRef({(k + 15) / 16 * 8, m}));
+    EXPECT_EQ(four.block_scales.view(at::kFloat8_e4m3fn).numel(),
+              (m + 127) / 128 * 128 * (((k + 15) / 16 + 3) / 4 * 4));
   }
 }
 

@@ -47,6 +47,7 @@ Gpu gpu_of(at::Device device) {
 }
 
 Launch::Launch(at::Device device) {
+  if (!device.is_cuda()) return;  // a GPU that a test emulates
   kernel::cuda::use_device(device.has_index() ? device.index() : 0);
   const c10::impl::VirtualGuardImpl guard(device.type());
   stream = static_cast<kernel::cuda::Stream>(guard.getStream(device).native_handle());

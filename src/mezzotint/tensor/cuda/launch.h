@@ -4,8 +4,8 @@
 #include "mezzotint/tensor/cuda/operand.h"
 
 /// Our own kernels (kernel/cuda) on tensors of a GPU, on libtorch's current stream. What they compute is what the ATen
-/// versions of operand.h and activations.h compute, in fewer passes. No GPU has run them. They throw Error
-/// "cuda-not-built" where Gpu::kernels is false.
+/// versions of operand.h and activations.h compute, in fewer passes. No GPU has run them; tests do, with the emulator
+/// of tests/cuda in its place (tests/tensor/emulated). They throw Error "cuda-not-built" where Gpu::kernels is false.
 namespace mezzotint::tensor::cuda::launch {
 
 /// decode() of operand.h; nothing where there is no kernel for such codes.
