@@ -3,9 +3,9 @@
 #include <cassert>
 
 #include "mezzotint/base/round_up.h"
-#include "mezzotint/formats/parallel.h"
 #include "mezzotint/formats/scratch.h"
 #include "mezzotint/kernel/fp4.h"
+#include "mezzotint/kernel/gemm/gemm_threads.h"
 #include "mezzotint/kernel/mx.h"
 
 namespace mezzotint::formats {
@@ -21,7 +21,7 @@ template <class F>
 Operand in_runs(const Source& x, const FloatScaling& scaling, int threads, F&& quantize) {
   if (scaling.of == FloatScaling::Of::tensor) return quantize(x, 0);
   Operand whole;
-  for_row_runs(x.rows, threads, [&](int64_t row0, int64_t rows) {
+  kernel::parallel_row_runs(x.rows, threads, [&](int64_t row0, int64_t rows) {
     const Operand operand = quantize(rows_of(x, row0, rows), row0);
     if (row0 == 0) whole = operand;
   });

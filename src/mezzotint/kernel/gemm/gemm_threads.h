@@ -26,4 +26,14 @@ void parallel_tasks(int threads, int64_t tasks, F&& f) {
   detail::run_tasks(threads, tasks, call, const_cast<std::remove_const_t<Function>*>(&f));
 }
 
+/// parallel_tasks over short runs of the rows of a matrix: calls f(first row, rows).
+template <class F>
+void parallel_row_runs(int64_t rows, int threads, F&& f) {
+  constexpr int64_t kRun = 16;
+  parallel_tasks(threads, (rows + kRun - 1) / kRun, [&](int64_t run, int) {
+    const int64_t row0 = run * kRun;
+    f(row0, rows - row0 < kRun ? rows - row0 : kRun);
+  });
+}
+
 }  // namespace mezzotint::kernel
