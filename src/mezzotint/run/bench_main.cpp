@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   command.add_option("--rounds", wan.rounds, "Least number of turns")
       ->check(CLI::Range(1, 2000))
       ->capture_default_str();
+  command.add_flag("!--no-fp32", wan.fp32, "Leave out torch's linear in float32");
   command.add_flag("--cpu-time", wan.cpu_time,
                    "Time of the thread (with --threads 1): where others use the machine too");
   command.add_option("--only", wan.only, "layers or block")->check(CLI::IsMember({"layers", "block"}));

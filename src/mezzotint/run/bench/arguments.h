@@ -20,6 +20,7 @@ struct Arguments {
   bool cpu_time = false;
   std::string only;  ///< "layers" or "block"; "" = both
   bool quick = false;
+  bool fp32 = true;  ///< torch's linear in float32 takes turns, too
   std::string json;  ///< file
 };
 

@@ -96,7 +96,7 @@ Table measure_layer(const Setup& setup, const std::string& model, const LayerCas
       .operations = 2.0 * static_cast<double>(layer.m) * static_cast<double>(layer.n) * static_cast<double>(layer.k)};
   Layer contest(setup, layer);
   contest.add(at::kBFloat16, table);
-  contest.add(at::kFloat, table);
+  if (setup.fp32) contest.add(at::kFloat, table);
   if (computes_in_half(setup.device)) contest.add(at::kHalf, table);
   for (const std::string& format : setup.formats) contest.add(format, table);
 

@@ -61,6 +61,7 @@ c10::Device device(const std::string& name) {
 
 Setup set_up(const Arguments& arguments) {
   Setup setup{.clock = {c10::kCPU, arguments.seconds, arguments.rounds, arguments.cpu_time}};
+  setup.fp32 = arguments.fp32;
   setup.clock.device = setup.device = device(arguments.device);
   if (arguments.cpu_time && (arguments.threads != 1 || !setup.device.is_cpu()))
     throw Error({.name = "bad-option", .problem = "--cpu-time is the time of one thread: give --threads 1 on a CPU"});

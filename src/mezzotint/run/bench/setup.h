@@ -20,6 +20,7 @@ struct Setup {
   std::vector<Model> models;
   std::vector<std::string> formats;
   c10::Device device = c10::kCPU;
+  bool fp32 = true;
   Clock clock;
 };
 Setup set_up(const Arguments& arguments);
