@@ -40,8 +40,8 @@ bool is_source(at::ScalarType type) {
 }
 
 /// Codes of a whole weight, written where they stay: nothing is held twice.
-at::Tensor encode(const formats::Layout& layout, const formats::Parameters& parameters, const formats::Tile& whole,
-                  const Rounding& rounding, int threads) {
+at::Tensor encoded(const formats::Layout& layout, const formats::Parameters& parameters, const formats::Tile& whole,
+                   const Rounding& rounding, int threads) {
   at::Tensor codes = at::zeros(layout.tensors[0].shape, scalar_type(layout.tensors[0].dtype));
   auto* bytes = static_cast<std::byte*>(codes.mutable_data_ptr());
   const auto row_bytes = whole.row_stride * static_cast<int64_t>(facts(whole.dtype).bits / 8);
@@ -139,7 +139,7 @@ StoredWeight quantize(const at::Tensor& weight, const formats::Layout& layout, c
   StoredWeight stored{.layout = layout};
   if (convolution) stored.convolution = Shape(weight.sizes().begin(), weight.sizes().end());
   stored.tensors =
-      stored_tensors(layout, parameters, encode(layout, parameters, whole, options.rounding, options.threads));
+      stored_tensors(layout, parameters, encoded(layout, parameters, whole, options.rounding, options.threads));
   return device.is_cpu() ? stored : to_device(stored, device);
 }
 
