@@ -276,6 +276,30 @@ TEST(Shards, BadIndexes) {
   expect_error("bad-index", [&] { Source::open(folder / "m.index.json"); });
 }
 
+TEST(Reader, MapsPrivateCopies) {
+  const TempFolder folder;
+  put_file(folder / "m.safetensors", safetensors(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},)"
+                                                 R"("b":{"dtype":"U8","shape":[3],"data_offsets":[2,5]},)"
+                                                 R"("none":{"dtype":"F32","shape":[0],"data_offsets":[5,5]}})",
+                                                 "vwxyz"));
+  std::shared_ptr<std::byte> a, b;
+  {
+    const auto source = Source::open(folder / "m.safetensors");
+    a = source.map(source.find("a"));
+    b = source.map(source.find("b"));
+    EXPECT_EQ(b.get(), a.get() + 2) << "one mapping a file";
+    EXPECT_EQ(source.map(source.find("none")), nullptr);
+    *b = std::byte{'!'};
+    EXPECT_EQ(text(source, "b"), "xyz") << "the file stays";
+  }
+  EXPECT_EQ(std::string_view(reinterpret_cast<const char*>(a.get()), 5), "vw!yz") << "outlives the source";
+  const auto source = Source::open(folder / "m.safetensors");
+  const auto bytes = fs::file_size(folder / "m.safetensors");
+  fs::resize_file(folder / "m.safetensors", bytes - 1);
+  expect_error("file-changed", [&] { source.map(source.find("b")); });
+  EXPECT_NE(source.map(source.find("a")), nullptr);
+}
+
 TEST(Folders, DiffusersModel) {
   const TempFolder folder;
   put_file(folder / "model_index.json", "{}");

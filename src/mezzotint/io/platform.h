@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -64,6 +65,9 @@ class File {
 
   /// Reads until `size` bytes are there or the file ends; returns how many. Throws "read-failed".
   size_t read_at(uint64_t offset, void* into, size_t size) const;
+  /// The whole file as memory, for as long as the pointer lives; what is written there stays in this process. Empty
+  /// files have none (null). Throws "map-failed". Reading what somebody cut off the file meanwhile ends the process.
+  std::shared_ptr<std::byte> map() const;
   /// Writes all of it. Throws "disk-full" (no space or quota), "file-too-large" (limit of the file system or process),
   /// "write-failed".
   void write_at(uint64_t offset, const void* data, size_t size) const;

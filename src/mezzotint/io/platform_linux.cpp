@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -221,6 +222,15 @@ size_t File::read_at(uint64_t offset, void* into, size_t size) const {
     done += static_cast<size_t>(got);
   }
   return done;
+}
+
+std::shared_ptr<std::byte> File::map() const {
+  const size_t bytes = size();
+  if (bytes == 0) return nullptr;
+  // Without reserve: private pages count as memory that might be wanted, and a large file would be refused.
+  void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, static_cast<int>(handle_), 0);
+  if (start == MAP_FAILED) fail("map-failed", "the file cannot be mapped into memory", path_, errno);
+  return {static_cast<std::byte*>(start), [bytes](std::byte* first) { munmap(first, bytes); }};
 }
 
 void File::write_at(uint64_t offset, const void* data, size_t size) const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <mutex>
 #include <unordered_map>
 #include <utility>
 
@@ -23,6 +24,8 @@ struct Source::State {
   Metadata metadata;
   uint64_t total_bytes = 0;
   uint64_t fingerprint = 0;
+  mutable std::mutex mutex;                              ///< of the next
+  mutable std::vector<std::weak_ptr<std::byte>> mapped;  ///< by file
 };
 
 namespace {
@@ -158,6 +161,19 @@ std::vector<std::byte> Source::read_all(size_t tensor) const {
   std::vector<std::byte> bytes(state_->tensors.at(tensor).bytes);
   read(tensor, 0, bytes.data(), bytes.size());
   return bytes;
+}
+
+std::shared_ptr<std::byte> Source::map(size_t tensor) const {
+  const TensorInfo& info = state_->tensors.at(tensor);
+  if (info.bytes == 0) return nullptr;
+  const auto& file = state_->files[info.file];
+  if (file.size() < info.offset + info.bytes)
+    fail_changed(state_->paths[info.file], info.offset + info.bytes, file.size());
+  const std::lock_guard lock(state_->mutex);
+  state_->mapped.resize(state_->files.size());
+  std::shared_ptr<std::byte> whole = state_->mapped[info.file].lock();
+  if (whole == nullptr) state_->mapped[info.file] = whole = file.map();
+  return {whole, whole.get() + info.offset};
 }
 
 uint64_t Source::fingerprint() const {

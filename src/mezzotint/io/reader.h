@@ -10,7 +10,7 @@
 #include "mezzotint/io/header.h"
 #include "mezzotint/io/tensor_info.h"
 
-/// Reading checkpoints. Nothing is ever mapped or kept resident: headers are parsed once, data is read by pread.
+/// Reading checkpoints. Headers are parsed once and data is read by pread; nothing is mapped or kept but by map().
 namespace mezzotint::io {
 
 /// A set of tensors to read: one file or a sharded set. Cheap to copy; safe to read from several threads.
@@ -44,6 +44,10 @@ class Source {
   /// or "file-changed" (shorter than when it was opened).
   void read(size_t tensor, uint64_t offset, void* into, size_t size) const;
   std::vector<std::byte> read_all(size_t tensor) const;
+  /// A tensor's data in a mapping of its file, which lives as long as any such pointer; null where it has none. Writing
+  /// there changes this process's copy, never the file. Bytes lie as they do in the file: not aligned to anything.
+  /// Throws Error "map-failed", "file-changed". The file must not be cut short as long as it is mapped.
+  std::shared_ptr<std::byte> map(size_t tensor) const;
 
   /// Identity of the input for resuming: sizes, modification times and header bytes of every file.
   uint64_t fingerprint() const;
