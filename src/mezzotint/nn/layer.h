@@ -16,6 +16,8 @@ class Layer : public torch::nn::Module {
   /// Puts a tensor of the same shape in the place of a parameter of this module (not of its children). Throws
   /// c10::Error where there is no such parameter or the shape differs.
   void exchange(const std::string& name, at::Tensor value);
+  /// Whether exchange() knows a parameter of this name.
+  bool exchanges(const std::string& name) const { return members_.contains(name); }
 
  protected:
   /// `member` is where forward() looks; it must live as long as the module.
