@@ -9,7 +9,8 @@
 /// quantized out. Everything else dequantizes, as with any quantized tensor.
 namespace mezzotint::tensor {
 
-/// Throws Error "shape-refused" where the last dimension is no multiple of 128 or x is empty. The logical dtype is that of x.
+/// Throws Error "shape-refused" where the last dimension is no multiple of 128 or x is empty. The logical dtype is that
+/// of x.
 at::Tensor quantize_activations(const at::Tensor& x);
 
 /// Whether a tensor is what quantize_activations makes.
