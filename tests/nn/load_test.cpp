@@ -95,6 +95,45 @@ TEST_F(Load, QuantizesWhileItReads) {
             tensor::format_label(weight_of(now, "blocks.1.ffn.0.weight")));
 }
 
+TEST_F(Load, FindsThePrefix) {
+  test::write_wan(path("model"), "one.");
+  test::RawFile file = test::read_raw(path("model"));
+  for (const auto& [name, tensor] : test::RawFile(file).tensors) file.tensors.emplace_back("two." + name, tensor);
+  file.tensors.emplace_back("vae.decoder.norm.weight", test::f32_tensor({1}, {1}));
+  test::write_raw(path("two"), file);
+  Transformer model(test::small_wan());
+  EXPECT_EQ(load(model, Model::open(path("model"))).prefix, "one.");
+  try {
+    load(model, Model::open(path("two")));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.name(), "ambiguous-prefix");
+    EXPECT_THAT(error.info().found, testing::AllOf(testing::HasSubstr("'one.'"), testing::HasSubstr("'two.one.'")));
+  }
+  const LoadReport report = load(model, Model::open(path("two")), {.prefix = "two.one."});
+  EXPECT_TRUE(report.missing.empty());
+  EXPECT_TRUE(report.unexpected.empty());
+  EXPECT_EQ(load(model, Model::open(path("two")), {.prefix = "elsewhere."}).missing.size(),
+            model.named_parameters().size());
+}
+
+TEST_F(Load, MapsWhatItTakesAsItIs) {
+  test::write_wan(path("model"));
+  test::convert_file(path("model"), path("int8"), "int8_row");
+  const auto before = test::read_raw(path("int8"));
+  Transformer model(test::small_wan()), plain(test::small_wan());
+  load(plain, Model::open(path("int8")), {.compute = at::kFloat});
+  load(model, Model::open(path("int8")), {.compute = at::kFloat, .mmap = true});
+  const double difference = ((run(model) - run(plain)).norm() / run(plain).norm()).item<double>();
+  EXPECT_LT(difference, 1e-5) << "libraries sum in another order where a tensor lies elsewhere";
+  const at::NoGradGuard guard;
+  weight_of(model, "blocks.0.self_attn.norm_q.weight").fill_(3);
+  weight_of(model, "blocks.0.ffn.0.weight").mul_(2);
+  const_cast<at::Tensor&>(tensor::quantized(weight_of(model, "blocks.1.ffn.0.weight")).stored()->tensors[0]).fill_(1);
+  EXPECT_FALSE(run(model).allclose(run(plain)));
+  EXPECT_EQ(test::read_raw(path("int8")).tensors, before.tensors) << "the file stays";
+}
+
 TEST_F(Load, SaysWhatDoesNotFit) {
   test::write_wan(path("model"));
   test::RawFile file = test::read_raw(path("model"));
