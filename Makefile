@@ -55,10 +55,11 @@ bench: build
 NVCC ?= $(shell command -v nvcc || command -v /usr/local/cuda/bin/nvcc)
 cuda: bootstrap
 	@if [ -z "$(NVCC)" ]; then echo "CUDA not built: no nvcc"; exit 0; fi; \
-	cmake --preset cuda -D CMAKE_CUDA_COMPILER="$(NVCC)"; \
+	torch=$$(tools/torch-venv); cmake --preset cuda -D CMAKE_CUDA_COMPILER="$(NVCC)" -D MEZZOTINT_TORCH="$$torch"; \
 	cmake --build --preset cuda -j $(JOBS); \
 	build/cuda/bin/test_cuda --gtest_brief=1 --gtest_filter='*gpu*:Cuda.*'; \
-	echo "CUDA built: build/cuda/bin/test_cuda, build/cuda/bin/bench_cuda"
+	build/cuda/bin/test_tensor_cuda --gtest_brief=1 --gtest_filter='CudaTensors.*'; \
+	echo "CUDA built: build/cuda/bin/test_cuda, bench_cuda, test_tensor_cuda (with PyTorch)"
 
 dist: bootstrap
 	cmake --preset dist

@@ -1,6 +1,18 @@
-# Calls of our kernels for GPUs, with the emulator of tests/cuda in the place of a GPU. A build with CUDA has the kernels
-# themselves.
-if(NOT MEZZOTINT_CUDA)
+if(MEZZOTINT_CUDA)
+  # Tier 2 with our kernels, as `make cuda` builds it: without the rooms that read files, so that it takes minutes less.
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/mezzotint/tensor/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/files\\.cpp$")
+  file(GLOB tests CONFIGURE_DEPENDS tensor/cuda_*test.cpp support/main.cpp)
+  add_executable(test_tensor_cuda ${tests} ${sources} $<TARGET_OBJECTS:mezzotint_base> $<TARGET_OBJECTS:mezzotint_kernel>
+    $<TARGET_OBJECTS:mezzotint_kernel_cuda> $<TARGET_OBJECTS:mezzotint_formats>)
+  target_include_directories(test_tensor_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(test_tensor_cuda PRIVATE mezzotint_settings mezzotint_libtorch CUDA::cudart_static
+    fmt::fmt-header-only nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX Threads::Threads GTest::gtest GTest::gmock)
+  add_test(NAME tensor.cuda COMMAND test_tensor_cuda)
+  set_tests_properties(tensor.cuda PROPERTIES LABELS "tensor;torch;cuda")
+else()
+  # The calls of our kernels, with the emulator of tests/cuda in the place of a GPU.
   add_executable(test_tensor_emulated tensor/emulated/launch_test.cpp tensor/emulated/gpu.cpp cuda/emulator.cpp)
   target_include_directories(test_tensor_emulated BEFORE PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/tensor/emulated/include)
   target_link_libraries(test_tensor_emulated PRIVATE mezzotint_torch mezzotint_test_support)

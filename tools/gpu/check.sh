@@ -39,6 +39,11 @@ if grep -q "no GPU" "$out/test_cuda.txt"; then
   echo "the tests saw no GPU" >&2
   status=1
 fi
+# Tier 2, where it was built with a PyTorch that has CUDA (TORCH=torch make cuda) and that is here.
+if [ -x "$bin/test_tensor_cuda" ]; then
+  "$bin/test_tensor_cuda" 2>&1 | tee "$out/test_tensor_cuda.txt" || status=1
+  if grep -q "no GPU" "$out/test_tensor_cuda.txt"; then echo "PyTorch has no CUDA: tier 2 did not run on the GPU"; fi
+fi
 # Memory errors and races, where the tool is here; the emulator cannot see those of the hardware.
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do

@@ -26,8 +26,8 @@ enum class Product : uint8_t {
 std::string_view name(Product product);
 
 struct Call {
-  int64_t m = 0, n = 0, k = 0;  ///< of x [m, k] and the weight [n, k], whichever way the product goes
-  at::ScalarType type = at::kBFloat16;
+  int64_t m = 0, n = 0, k = 0;          ///< of x [m, k] and the weight [n, k], whichever way the product goes
+  at::ScalarType type = at::kBFloat16;  ///< of the result
   Side side = Side::forward;
 };
 

@@ -48,6 +48,8 @@ Gpu gpu_of(at::Device device) {
 
 Launch::Launch(at::Device device) {
   if (!device.is_cuda()) return;  // a GPU that a test emulates
+  // Both runtimes, ours and libtorch's, are told: they share the driver's current context, which the guard puts back.
+  guard_.reset_device(device);
   kernel::cuda::use_device(device.has_index() ? device.index() : 0);
   const c10::impl::VirtualGuardImpl guard(device.type());
   stream = static_cast<kernel::cuda::Stream>(guard.getStream(device).native_handle());

@@ -1,5 +1,5 @@
 #pragma once
-#include <c10/core/Device.h>
+#include <c10/core/DeviceGuard.h>
 
 #include "mezzotint/kernel/cuda/cuda.h"
 
@@ -15,11 +15,14 @@ struct Gpu {
 /// Asks the driver (libcuda.so.1), the first time for each device.
 Gpu gpu_of(at::Device device);
 
-/// Calls kernels of kernel/cuda on a device from its construction on; `stream` is libtorch's current one there.
+/// While it lives, this thread's calls of kernel/cuda go to the device; `stream` is libtorch's current one there.
 class Launch {
  public:
   explicit Launch(at::Device device);
   kernel::cuda::Stream stream = nullptr;
+
+ private:
+  c10::OptionalDeviceGuard guard_;
 };
 
 }  // namespace mezzotint::tensor::cuda

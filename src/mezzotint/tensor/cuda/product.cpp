@@ -106,7 +106,11 @@ class Run {
 
   at::Tensor weight_codes() const { return weight_.codes.t(); }
   at::Tensor one() const { return at::ones({1}, weight_.codes.options().dtype(at::kFloat)); }
-  at::Tensor weight_scale() const { return weight_.scale.defined() ? weight_.scale : one(); }
+  /// Aligned as a tensor of its own is: that of an expert may lie anywhere.
+  at::Tensor weight_scale() const {
+    if (!weight_.scale.defined()) return one();
+    return weight_.scale.storage_offset() == 0 ? weight_.scale : weight_.scale.clone();
+  }
 
   at::Tensor with_bias(const at::Tensor& y, bool has_it) const {
     return has_it || !bias_.defined() ? y : y.to(at::kFloat).add_(bias_).to(type_);
@@ -126,7 +130,7 @@ class Run {
     const Activations a = e4m3(x);
     const at::Tensor rows = a.row_scale.expand({x.size(0), 1}).contiguous();
     const at::Tensor scales = weight_.row_scale.defined() ? weight_.row_scale : weight_scale();
-    const at::Tensor columns = scales.view({1, -1}).expand({1, weight_.rows}).contiguous();
+    const at::Tensor columns = scales.view({1, -1}).expand({1, weight_.rows}).clone(at::MemoryFormat::Contiguous);
     const std::optional<at::Tensor> bias = fused(bias_, type_);
     return with_bias(at::_scaled_mm(a.codes, weight_codes(), rows, columns, bias, {}, type_), bias.has_value());
   }
@@ -198,7 +202,7 @@ void multiply_into(at::Tensor& y, const at::Tensor& x, const StoredWeight& weigh
   for (int64_t expert = 0; expert < experts; ++expert) {
     const std::optional<Operand> operand = operand_of(weight, expert);
     const ProductOptions options = operand ? with_static_scale(given, operand->form.input, rank) : given;
-    const Call call{rows, weight.layout.rows, weight.layout.cols, x.scalar_type(), side};
+    const Call call{rows, weight.layout.rows, weight.layout.cols, y.scalar_type(), side};
     const Choice choice = operand ? choose_product(operand->form, call, options, gpu)
                                   : Choice{Product::dequantize, "codes of this kind are decoded on the CPU"};
     y.narrow(0, expert * rows, rows)
