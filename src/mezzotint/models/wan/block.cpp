@@ -6,18 +6,20 @@
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/view_as_complex.h>
+#include <ATen/ops/view_as_real.h>
 
 #include <vector>
 
 namespace mezzotint::models::wan {
 namespace {
 
-/// Turns pairs of neighbouring channels: x [B, L, n, d], matrices [1, L, 1, d / 2, 2, 2] in float32.
+/// Turns pairs of neighbouring channels: x [B, L, n, d], matrices [1, L, 1, d / 2, 2, 2] in float32. A turn is the
+/// product with the complex number in the first column, which is several times as fast as with a matrix.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& matrices) {
-  const at::Tensor pairs = x.to(at::kFloat).reshape({x.size(0), x.size(1), x.size(2), -1, 1, 2});
-  const at::Tensor turned =
-      at::addcmul(matrices.select(-1, 0) * pairs.select(-1, 0), matrices.select(-1, 1), pairs.select(-1, 1));
-  return turned.reshape(x.sizes()).to(x.scalar_type());
+  const at::Tensor pairs = at::view_as_complex(x.to(at::kFloat).reshape({x.size(0), x.size(1), x.size(2), -1, 2}));
+  const at::Tensor turned = pairs * at::view_as_complex(matrices.select(-1, 0).contiguous());
+  return at::view_as_real(turned).reshape(x.sizes()).to(x.scalar_type());
 }
 
 }  // namespace
