@@ -1,71 +1,57 @@
 #include "mezzotint/run/wan.h"
 
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <filesystem>
+#include <map>
+
 #include "mezzotint/base/error.h"
-#include "mezzotint/convert/detect.h"
-#include "mezzotint/io/reader.h"
-#include "mezzotint/io/writer.h"
-#include "mezzotint/nn/load.h"
+#include "mezzotint/models/wan/load.h"
 #include "mezzotint/tensor/dispatch.h"
-#include "mezzotint/tensor/stored_weight.h"
+#include "mezzotint/tensor/files.h"
 
 namespace mezzotint::run {
 namespace {
 
-at::Tensor read(const io::Source& file, const std::string& name, bool required = true) {
-  const size_t index = file.find(name);
-  if (index == io::Source::npos) {
-    if (!required) return {};
-    throw Error({.name = "input-missing",
-                 .problem = "the inputs lack a tensor",
-                 .file = file.files().front().string(),
-                 .tensor = name});
-  }
-  const io::TensorInfo& info = file.tensors()[index];
-  at::Tensor values = at::empty(info.shape, tensor::scalar_type(info.dtype));
-  file.read(index, 0, values.mutable_data_ptr(), info.bytes);
-  return values;
-}
-
-void write(const std::string& path, const at::Tensor& out, bool overwrite) {
-  const at::Tensor values = out.contiguous();
-  const Shape shape(values.sizes().begin(), values.sizes().end());
-  io::Writer writer(io::plan_output(path, {{"out", tensor::dtype_of(values.scalar_type()), shape}}, {}),
-                    io::Writer::Mode::create, overwrite);
-  writer.write(0, 0, values.const_data_ptr(), values.nbytes());
-  writer.commit();
+at::Tensor input(const std::map<std::string, at::Tensor>& inputs, const std::string& name, const std::string& file) {
+  const auto found = inputs.find(name);
+  if (found == inputs.end())
+    throw Error({.name = "input-missing", .problem = "the inputs lack a tensor", .file = file, .tensor = name});
+  return found->second;
 }
 
 }  // namespace
 
 void wan(const WanArguments& arguments) {
-  const auto file = checkpoint::Model::open(arguments.model);
-  const auto inputs = io::Source::open(arguments.inputs);
-  const auto& tensors = file.source().tensors();
+  // What can be wrong is found before the model is loaded.
+  if (!arguments.overwrite && std::filesystem::exists(arguments.output))
+    throw Error({.name = "output-exists",
+                 .problem = "the output exists",
+                 .file = arguments.output,
+                 .advice = "Give another name, or --force."});
   const auto type = arguments.dtype == "fp32" ? at::kFloat : at::kBFloat16;
-  const std::string prefix = convert::detect(tensors).prefix;
-  models::wan::Transformer model(models::wan::config_from(tensors, prefix, arguments.heads));
-  const nn::LoadReport report = nn::load(model, file, {.compute = type, .prefix = prefix, .to = arguments.to});
-  if (!report.missing.empty())
-    throw Error({.name = "tensor-missing",
-                 .problem = fmt::format("the file lacks {} tensors of the model", report.missing.size()),
-                 .file = arguments.model,
-                 .tensor = report.missing.front()});
-  const at::Tensor x = read(inputs, "x").to(type), text = read(inputs, "context").to(type);
+  const auto inputs = tensor::read_tensors(arguments.inputs);
+  const auto read = [&](const std::string& name) { return input(inputs, name, arguments.inputs); };
+  const at::Tensor x = read("x").to(type), text = read("context").to(type);
+  at::Tensor time, null;
+  if (!arguments.steps)
+    time = read("timestep").to(at::kFloat);
+  else if (arguments.sampling.guidance != 1)
+    null = read("context_null").to(type);
+
+  nn::LoadReport report;
+  const auto model =
+      models::wan::load(arguments.model, {.compute = type, .to = arguments.to}, arguments.heads, &report);
   const tensor::DispatchScope scope;
   at::Tensor out;
   if (arguments.steps) {
     models::wan::SampleOptions sampling = arguments.sampling;
     sampling.steps = *arguments.steps;
-    at::Tensor null = read(inputs, "context_null", sampling.guidance != 1);
-    if (null.defined()) null = null.to(type);
-    out = models::wan::sample(model, x, text, null, sampling);
+    out = models::wan::sample(*model, x, text, null, sampling);
   } else {
-    out = model.forward(x, read(inputs, "timestep").to(at::kFloat), text);
+    out = model->forward(x, time, text);
   }
-  write(arguments.output, out, arguments.overwrite);
+  tensor::write_tensors(arguments.output, {{"out", out}}, arguments.overwrite);
   if (arguments.quiet) return;
   fmt::print("{} parameters, {:.1f} MB, {} tensors of the file not used\n", report.loaded.size(),
              static_cast<double>(report.bytes) * 1e-6, report.unexpected.size());

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""The examples do what they say: examples/sample_wan.cpp samples what mezzotint-run samples, examples/own_layout.cpp
+multiplies, saves and loads its own layout.
+
+    run.py FOLDER_OF_PROGRAMS FOLDER_OF_EXAMPLES
+"""
+import array
+import json
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WIDTH, HIDDEN, TEXT, FREQUENCIES, CHANNELS = 256, 512, 96, 64, 16
+
+
+def write(path, tensors):
+    """tensors: name -> (shape, floats)"""
+    header, data = {}, b""
+    for name, (shape, values) in tensors.items():
+        raw = array.array("f", values).tobytes()
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def read(path):
+    raw = path.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8:8 + length])
+    header.pop("__metadata__", None)
+    data = raw[8 + length:]
+    return {n: (e["dtype"], e["shape"], data[slice(*e["data_offsets"])]) for n, e in header.items()}
+
+
+def normal(rng, shape, deviation, mean=0.0):
+    count = 1
+    for size in shape:
+        count *= size
+    return shape, [rng.gauss(mean, deviation) for _ in range(count)]
+
+
+def wan(rng, blocks=1):
+    tensors = {}
+
+    def linear(name, outputs, inputs):
+        tensors[name + ".weight"] = normal(rng, [outputs, inputs], inputs ** -0.5)
+        tensors[name + ".bias"] = normal(rng, [outputs], 0.1)
+
+    tensors["patch_embedding.weight"] = normal(rng, [WIDTH, CHANNELS, 1, 2, 2], 0.1)
+    tensors["patch_embedding.bias"] = normal(rng, [WIDTH], 0.1)
+    linear("text_embedding.0", WIDTH, TEXT)
+    linear("text_embedding.2", WIDTH, WIDTH)
+    linear("time_embedding.0", WIDTH, FREQUENCIES)
+    linear("time_embedding.2", WIDTH, WIDTH)
+    linear("time_projection.1", 6 * WIDTH, WIDTH)
+    for i in range(blocks):
+        block = f"blocks.{i}."
+        tensors[block + "modulation"] = normal(rng, [1, 6, WIDTH], 0.3)
+        for attention in ("self_attn.", "cross_attn."):
+            for part in "qkvo":
+                linear(block + attention + part, WIDTH, WIDTH)
+            for norm in ("norm_q", "norm_k"):
+                tensors[block + attention + norm + ".weight"] = normal(rng, [WIDTH], 0.1, 1.0)
+        linear(block + "ffn.0", HIDDEN, WIDTH)
+        linear(block + "ffn.2", WIDTH, HIDDEN)
+        tensors[block + "norm3.weight"] = normal(rng, [WIDTH], 0.1, 1.0)
+        tensors[block + "norm3.bias"] = normal(rng, [WIDTH], 0.1)
+    tensors["head.modulation"] = normal(rng, [1, 2, WIDTH], 0.3)
+    linear("head.head", 4 * CHANNELS, WIDTH)
+    return tensors
+
+
+def check(condition, message):
+    if not condition:
+        sys.exit(f"FAILED: {message}")
+
+
+def sample_wan(programs, examples, folder, rng):
+    model, inputs = folder / "model.safetensors", folder / "inputs.safetensors"
+    write(model, wan(rng))
+    write(inputs, {"x": normal(rng, [1, CHANNELS, 2, 4, 6], 1.0), "context": normal(rng, [1, 5, TEXT], 1.0),
+                   "context_null": normal(rng, [1, 5, TEXT], 1.0)})
+    latents = {}
+    for format in ("int8_row", "nvfp4"):
+        quantized = folder / f"{format}.safetensors"
+        subprocess.run([programs / "mezzotint", "convert", model, "-o", quantized, "--to", format, "-q"], check=True)
+        by_example, by_program = folder / f"{format}-1.safetensors", folder / f"{format}-2.safetensors"
+        subprocess.run([examples / "example_sample_wan", quantized, inputs, by_example], check=True)
+        subprocess.run([programs / "mezzotint-run", "wan", quantized, inputs, "-o", by_program, "--steps", "4", "--cfg",
+                        "5", "-q"], check=True)
+        latents[format] = read(by_example)["latent"]
+        check(latents[format][:2] == ("BF16", [1, CHANNELS, 2, 4, 6]), f"the latent is {latents[format][:2]}")
+        check(latents[format] == read(by_program)["out"], f"{format}: mezzotint-run samples something else")
+    check(latents["int8_row"] != latents["nvfp4"], "both formats sample the same")
+
+
+def own_layout(programs, examples, folder, rng):
+    model, saved = folder / "layer.safetensors", folder / "log8.safetensors"
+    shape, values = normal(rng, [64, 96], 0.1)
+    write(model, {"layer.weight": (shape, values)})
+    said = subprocess.run([examples / "example_own_layout", model, saved], check=True, capture_output=True, text=True)
+    check("log8 [64, 96]" in said.stdout, f"it says {said.stdout}")
+    tensors = read(saved)
+    dtype, stored, codes = tensors["layer.weight"]
+    check((dtype, stored) == ("U8", shape), f"the codes are {dtype} {stored}")
+    check(json.loads(tensors["layer.comfy_quant"][2])["format"] == "log8", "the marker names another format")
+    decoded = [(-1 if code > 127 else 1) * 2 ** ((code & 127) / 8 - 14) if code & 127 else 0.0 for code in codes]
+    worst = max(abs(a - b) / abs(b) for a, b in zip(decoded, values) if abs(b) > 1e-3)
+    check(worst <= 2 ** (1 / 16) - 1 + 1e-6, f"a code is {worst} from its weight")
+    other = subprocess.run([programs / "mezzotint", "inspect", saved], check=True, capture_output=True, text=True)
+    check("log8" in other.stdout, "a program without the format does not name it")
+
+
+def main():
+    programs, examples = Path(sys.argv[1]), Path(sys.argv[2])
+    rng = random.Random(1)
+    with tempfile.TemporaryDirectory() as folder:
+        sample_wan(programs, examples, Path(folder), rng)
+        own_layout(programs, examples, Path(folder), rng)
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()
