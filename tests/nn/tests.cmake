@@ -1,4 +1,4 @@
-# A file of 6 GB (sparse) and one of 3 GB in a folder of the build, gone afterwards; skipped where the disk is too full.
+# Sparse files of 6 and 3 GB in a folder of the build, gone afterwards; skipped where the disk is too full.
 if(NOT MEZZOTINT_SANITIZE)  # which need memory of their own
   add_executable(test_nn_memory nn/memory/memory.cpp)
   target_link_libraries(test_nn_memory PRIVATE mezzotint_torch mezzotint_synth mezzotint_test_support)

@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mezzotint/io/writer.h"
@@ -22,9 +22,11 @@ namespace {
 using namespace mezzotint;
 namespace fs = std::filesystem;
 
-constexpr int kSkipped = 77;  // SKIP_RETURN_CODE of the test
-constexpr uint64_t kFileBytes = 6'000'000'000;
-constexpr uint64_t kDiskBytes = 10'000'000'000;  // io::Writer wants room for both files, though one is sparse
+constexpr int kSkipped = 77;                     // SKIP_RETURN_CODE of the test
+constexpr uint64_t kFileBytes = 6'000'000'000;   // of floats, about half of that as int8
+constexpr uint64_t kSmallBytes = 1'000'000'000;  // what is saved is written indeed
+constexpr uint64_t kDiskBytes = 8'000'000'000;   // io::Writer wants room for a file, though it is sparse
+constexpr std::string_view kMarker = R"({"format": "int8_tensorwise"})";
 
 /// A line of /proc/self/status in bytes: VmRSS is what the process holds, VmHWM the most that it held.
 uint64_t memory(const std::string& key) {
@@ -83,7 +85,7 @@ int all(const std::string& program, const fs::path& folder) {
                        gigabytes(space)),
            kSkipped;
   int failed = 0;
-  for (const std::string step : {"make", "quantize", "load", "map"}) {
+  for (const std::string step : {"make", "quantize", "load", "map", "save"}) {
     const auto start = std::chrono::steady_clock::now();
     const int result = run(program, step, folder);
     std::printf("%s: %s, %.1f s\n", step.c_str(), result == 0 ? "good" : "FAILED",
@@ -96,26 +98,56 @@ int all(const std::string& program, const fs::path& folder) {
   return failed;
 }
 
-/// A file of that size whose tensors start with random values; what is never written takes no disk and reads as zeros.
-void make(const fs::path& path) {
+/// The tensors of a Wan of about `bytes`, its blocks' matrices as int8 on demand.
+std::vector<io::TensorSpec> specs_of(uint64_t bytes, bool int8) {
   const auto shape = synth::read_shape_file(MEZZOTINT_SOURCE_DIR "/tools/shapes/wan2.2-ti2v-5b.json");
-  const auto specs = synth::expand(shape, {.size = kFileBytes});
+  const auto floats = synth::expand(shape, {.size = bytes});
+  if (!int8) return floats;
+  std::vector<io::TensorSpec> specs;
+  for (const io::TensorSpec& spec : floats) {
+    if (!spec.name.starts_with("blocks.") || !spec.name.ends_with(".weight") || spec.shape.size() != 2) {
+      specs.push_back(spec);
+      continue;
+    }
+    const std::string layer = spec.name.substr(0, spec.name.rfind('.') + 1);
+    specs.push_back({spec.name, DType::i8, spec.shape});
+    specs.push_back({layer + "weight_scale", DType::f32, {}});
+    specs.push_back({layer + "comfy_quant", DType::u8, {static_cast<int64_t>(kMarker.size())}});
+  }
+  return specs;
+}
+
+/// A file whose tensors start with some values; what is never written takes no disk and reads as zeros.
+void make(const fs::path& path, uint64_t bytes, bool int8) {
+  const auto specs = specs_of(bytes, int8);
   io::Writer writer(io::plan_output(path, specs, {}), io::Writer::Mode::create, true);
-  std::mt19937_64 rng(1);
-  std::vector<uint16_t> values(1 << 15);
-  for (uint16_t& value : values) value = static_cast<uint16_t>(0x3c00 + rng() % 0x0100);  // bf16, 0.008 to 0.03
-  for (size_t i = 0; i < specs.size(); ++i)
-    writer.write(i, 0, values.data(), std::min(writer.plan().tensors[i].bytes, values.size() * sizeof values[0]));
+  const std::vector<uint16_t> values(1 << 15, 0x3c23);  // bf16, about 0.01; codes 35 and 60
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const uint64_t size = writer.plan().tensors[i].bytes;
+    const float scale = 1e-3f;
+    if (specs[i].name.ends_with("comfy_quant"))
+      writer.write(i, 0, kMarker.data(), size);
+    else if (specs[i].name.ends_with("weight_scale"))
+      writer.write(i, 0, &scale, size);
+    else
+      writer.write(i, 0, values.data(), std::min(size, values.size() * sizeof values[0]));
+  }
   writer.commit();
 }
 
 int step(const std::string& name, const fs::path& folder) {
-  const std::string floats = folder / "floats.safetensors", int8 = folder / "int8.safetensors";
+  const std::string floats = folder / "floats.safetensors", int8 = folder / "int8.safetensors",
+                    small = folder / "small.safetensors";
   if (name == "make") {
-    make(floats);
+    make(floats, kFileBytes, false);
+    make(int8, kFileBytes, true);
+    make(small, kSmallBytes, true);
     return 0;
   }
-  if (name == "quantize") return load(floats, "int8_tensorwise", false, int8, 1, 1'000'000'000);
+  if (name == "quantize") return load(floats, "int8_tensorwise", false, "", 1, 1'000'000'000);
+  if (name == "save")
+    return load(small, "", false, folder / "saved.safetensors", 1.1,
+                100'000'000);  // a tensor, and what the allocator keeps
   return load(int8, "", name == "map", "", 1.1, 0);
 }
 
