@@ -125,6 +125,7 @@ Table measure_block(const Setup& setup, const Setup::Model& model, int64_t token
       row.weight_error = quantizer.weight_error;
       const Answer answer = watch([&] { return run(block, inputs); });
       row.path = answer.path;
+      row.dequantized = answer.dequantized;
       row.error = error_of(answer.y);
       // Every layer adds its error; no more than a few are on the way to any value.
       row.wrong = row.error > std::max(0.1, 4 * quantizer.weight_error);

@@ -46,6 +46,7 @@ class Layer {
       row.weight_error = relative_error(decoded, w_.to(device_));
       const Answer answer = watch([&] { return at::linear(x_, w); });
       row.path = answer.path;
+      row.dequantized = answer.dequantized;
       const at::Tensor y = answer.y.index_select(0, checked_);
       row.error = relative_error(y, exact_);
       row.wrong = !is_near(relative_error(y, at::linear(rows_, decoded)), *row.weight_error);

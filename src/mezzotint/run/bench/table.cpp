@@ -42,7 +42,7 @@ void print(const Table& table) {
                row.timing.best(), table.speedup(row), table.operations / ms * 1e-6,
                static_cast<double>(row.bytes) * 1e-6, static_cast<double>(base->bytes) / static_cast<double>(row.bytes),
                row.error);
-    fmt::print("{}{}\n", row.path.empty() ? "" : "  ", row.path);
+    fmt::print("  {}\n", row.path);
   }
   std::fflush(stdout);
 }
@@ -73,7 +73,8 @@ nlohmann::ordered_json to_json(const Table& table) {
       entry["memory_ratio"] = static_cast<double>(base->bytes) / static_cast<double>(row.bytes);
       entry["error"] = row.error;
       if (row.weight_error) entry["weight_error"] = *row.weight_error;
-      entry["path"] = row.path.empty() ? "codes" : row.path;
+      entry["path"] = row.path;
+      entry["dequantized"] = row.dequantized;
     }
     json["rows"].push_back(std::move(entry));
   }

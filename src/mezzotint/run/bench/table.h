@@ -15,7 +15,8 @@ struct Row {
   uint64_t bytes = 0;                  ///< of the weights
   double error = 0;                    ///< ||y - y32|| / ||y32||
   std::optional<double> weight_error;  ///< ||decoded - W|| / ||W||
-  std::string path;                    ///< how it was computed where not by its codes
+  std::string path;                    ///< "torch", or the kernels
+  bool dequantized = false;            ///< no kernel read the codes
   std::string problem;                 ///< why there is no time: a shape that is refused, or a wrong answer
   bool wrong = false;
   Timing timing;
