@@ -6,7 +6,7 @@ namespace {
 /// vpdpbusd multiplies unsigned codes of b, offset by 128, with signed codes of a.
 struct Vnni512 : Vector512 {
   static constexpr int kVectors = 2, kTileRows = 12, kOffset = 128;
-  static constexpr int64_t kDepth = 1792;
+  static constexpr int64_t kDepth = 3584;
   static constexpr int64_t kStoredRows = 4;
 
   MEZZOTINT_INLINE Int dot(Int acc, Int b, Int a) {
