@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The examples do what they say: examples/sample_wan.cpp samples what mezzotint-run samples, examples/own_layout.cpp
-multiplies, saves and loads its own layout.
+"""The examples do what they say: examples/sample_wan.cpp samples what mezzotint-run samples (from files converted with
+inputs that it recorded), examples/own_layout.cpp multiplies, saves and loads its own layout.
 
     run.py FOLDER_OF_PROGRAMS FOLDER_OF_EXAMPLES
 """
@@ -84,10 +84,14 @@ def sample_wan(programs, examples, folder, rng):
     write(model, wan(rng))
     write(inputs, {"x": normal(rng, [1, CHANNELS, 2, 4, 6], 1.0), "context": normal(rng, [1, 5, TEXT], 1.0),
                    "context_null": normal(rng, [1, 5, TEXT], 1.0)})
+    recorded = folder / "recorded.safetensors"
+    subprocess.run([programs / "mezzotint-run", "wan", model, inputs, "-o", folder / "bf16.safetensors", "--steps", "2",
+                    "--cfg", "5", "-q", "--record", recorded], check=True)
     latents = {}
     for format in ("int8_row", "nvfp4"):
         quantized = folder / f"{format}.safetensors"
-        subprocess.run([programs / "mezzotint", "convert", model, "-o", quantized, "--to", format, "-q"], check=True)
+        subprocess.run([programs / "mezzotint", "convert", model, "-o", quantized, "--to", format, "-q", "--effort", "2",
+                        "--calibration", recorded], check=True)
         by_example, by_program = folder / f"{format}-1.safetensors", folder / f"{format}-2.safetensors"
         subprocess.run([examples / "example_sample_wan", quantized, inputs, by_example], check=True)
         subprocess.run([programs / "mezzotint-run", "wan", quantized, inputs, "-o", by_program, "--steps", "4", "--cfg",
@@ -95,6 +99,8 @@ def sample_wan(programs, examples, folder, rng):
         latents[format] = read(by_example)["latent"]
         check(latents[format][:2] == ("BF16", [1, CHANNELS, 2, 4, 6]), f"the latent is {latents[format][:2]}")
         check(latents[format] == read(by_program)["out"], f"{format}: mezzotint-run samples something else")
+    report = subprocess.run([programs / "mezzotint", "inspect", quantized], check=True, capture_output=True, text=True)
+    check("--calibration" in report.stdout, "the inputs that were recorded were not used")
     check(latents["int8_row"] != latents["nvfp4"], "both formats sample the same")
 
 

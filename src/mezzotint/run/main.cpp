@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
   command.add_option("--cfg", wan.sampling.guidance, "Guidance");
   command.add_option("--shift", wan.sampling.shift, "Of the noise levels")->check(CLI::PositiveNumber);
   command.add_option("--to", wan.to, "Quantize float weights to this format while they are read");
+  command.add_option("--record", wan.calibration,
+                     "Also write a calibration file of this run, for `mezzotint convert --calibration`");
   command.add_option("--heads", wan.heads, "Heads of attention, where they are not 128 wide");
   command.add_flag("-f,--force", wan.overwrite, "Overwrite an existing output");
   command.add_flag("-q,--quiet", wan.quiet, "No summary");

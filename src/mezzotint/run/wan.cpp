@@ -4,9 +4,11 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/models/wan/load.h"
+#include "mezzotint/nn/recorder.h"
 #include "mezzotint/tensor/dispatch.h"
 #include "mezzotint/tensor/files.h"
 
@@ -24,11 +26,12 @@ at::Tensor input(const std::map<std::string, at::Tensor>& inputs, const std::str
 
 void wan(const WanArguments& arguments) {
   // What can be wrong is found before the model is loaded.
-  if (!arguments.overwrite && std::filesystem::exists(arguments.output))
-    throw Error({.name = "output-exists",
-                 .problem = "the output exists",
-                 .file = arguments.output,
-                 .advice = "Give another name, or --force."});
+  for (const std::string& output : {arguments.output, arguments.calibration})
+    if (!arguments.overwrite && std::filesystem::exists(output))
+      throw Error({.name = "output-exists",
+                   .problem = "the output exists",
+                   .file = output,
+                   .advice = "Give another name, or --force."});
   const auto type = arguments.dtype == "fp32" ? at::kFloat : at::kBFloat16;
   const auto inputs = tensor::read_tensors(arguments.inputs);
   const auto read = [&](const std::string& name) { return input(inputs, name, arguments.inputs); };
@@ -42,6 +45,8 @@ void wan(const WanArguments& arguments) {
   nn::LoadReport report;
   const auto model =
       models::wan::load(arguments.model, {.compute = type, .to = arguments.to}, arguments.heads, &report);
+  std::optional<nn::CalibrationRecorder> recorder;
+  if (!arguments.calibration.empty()) recorder.emplace(*model);
   const tensor::DispatchScope scope;
   at::Tensor out;
   if (arguments.steps) {
@@ -52,6 +57,7 @@ void wan(const WanArguments& arguments) {
     out = model->forward(x, time, text);
   }
   tensor::write_tensors(arguments.output, {{"out", out}}, arguments.overwrite);
+  if (recorder) recorder->save(arguments.calibration, report.prefix, arguments.overwrite);
   if (arguments.quiet) return;
   fmt::print("{} parameters, {:.1f} MB, {} tensors of the file not used\n", report.loaded.size(),
              static_cast<double>(report.bytes) * 1e-6, report.unexpected.size());

@@ -12,6 +12,7 @@ struct WanArguments {
   std::optional<int> steps;  ///< none = one forward
   models::wan::SampleOptions sampling;
   std::string to;
+  std::string calibration;  ///< file for statistics of the layers' inputs, "" = none
   int64_t heads = 0;
   bool overwrite = false, quiet = false;
 };
