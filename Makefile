@@ -9,18 +9,19 @@
 #   make tidy         clang-tidy over all sources (slow; needs clang-tidy)
 #   make test-peers   our output in other programs (opt-in; installs pinned peers)
 #   make test-quality what conversion costs a small trained model, against targets (opt-in; trains three, 10 minutes)
+#   make test-torch-asan  tier 2's operations under ASan and UBSan (opt-in; compiles all of it once more)
 #   make bench-peers  our speed beside torch and comfy-kitchen, one core (opt-in, the same peers); ARGS=--all for more
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers test-quality bench-peers clean help
+.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers test-quality test-torch-asan bench-peers clean help
 
 # Where the packages come from another source, run `make BOOTSTRAP=true ...`.
 BOOTSTRAP ?= tools/bootstrap
 JOBS ?= $(shell nproc)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
 
 bootstrap:
 	@$(BOOTSTRAP)
@@ -77,6 +78,12 @@ test-peers: build
 	torch=$$(tools/torch-venv); cmake --preset release -D MEZZOTINT_TORCH="$$torch"
 	cmake --build --preset release -j $(JOBS) --target mezzotint-run
 	tests/peers/run.sh
+
+# Not a part of `make test`: its compilation alone costs more than four minutes.
+test-torch-asan: bootstrap
+	torch=$$(tools/torch-venv); cmake --preset asan-torch -D MEZZOTINT_TORCH="$$torch"
+	cmake --build --preset asan-torch -j $(JOBS)
+	ctest --preset asan-torch
 
 test-quality: build
 	tests/quality/run.sh $(ARGS)

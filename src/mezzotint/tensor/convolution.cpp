@@ -129,11 +129,20 @@ class Convolution : public torch::autograd::Function<Convolution> {
 
 }  // namespace
 
+// Gathering patches costs more than libtorch's convolution where there are many positions, decoding the weight more
+// than the product where there are few. With float32, libtorch is slow enough for long patches to win anyway.
 ConvolutionPath faster_convolution(const at::Tensor& x, const at::Tensor& weight, const Geometry& geometry) {
-  (void)x;
-  (void)weight;
-  (void)geometry;
-  return ConvolutionPath::patches;
+  constexpr int64_t kChannelsPerPosition = 5, kLongPatch = 4096;
+  int64_t positions = x.size(0);
+  for (size_t d = 0; d < geometry.rank(); ++d) {
+    const int64_t reach = geometry.dilation[d] * (geometry.kernel[d] - 1) + 1;
+    const int64_t room = x.size(static_cast<int64_t>(d) + 2) + 2 * geometry.padding[d] - reach;
+    positions *= room < 0 ? 0 : room / geometry.stride[d] + 1;
+  }
+  const int64_t channels = weight.size(0);
+  const bool few = positions * kChannelsPerPosition <= channels;
+  const bool slow_otherwise = x.scalar_type() == at::kFloat && weight.numel() >= kLongPatch * channels;
+  return few || slow_otherwise ? ConvolutionPath::patches : ConvolutionPath::dequantize;
 }
 
 at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
