@@ -11,6 +11,7 @@
 #include "mezzotint/formats/matmul_path.h"
 #include "mezzotint/formats/scratch.h"
 #include "mezzotint/kernel/cast.h"
+#include "mezzotint/kernel/encode.h"
 #include "mezzotint/kernel/gemm/choice.h"
 #include "mezzotint/kernel/gemm/float_gemm.h"
 #include "mezzotint/kernel/gemm/gemm_threads.h"
@@ -185,7 +186,9 @@ class Run {
     if (form_.grid) {
       kernel::parallel_row_runs(rows, threads_, [&](int64_t r0, int64_t count) {
         form_.grid(layout_, *p_.parameters, p_.expert * n_ + n0 + r0, count, values + r0 * k_);
-        for (int64_t i = r0 * k_; i < (r0 + count) * k_; ++i) codes[i] = static_cast<int8_t>(values[i]);
+        const float one = 1.0f;  // they are integers: nothing is rounded
+        kernel::encode_int8({values + r0 * k_, DType::f32, count, k_, k_}, kernel::Scales::scalar(&one), -127,
+                            codes + r0 * k_, k_);
       });
       return {codes, ElementCode::int8, rows, k_, k_, {}};
     }
