@@ -89,8 +89,10 @@ test-quality: build
 	tests/quality/run.sh $(ARGS)
 
 bench-peers: build
-	cmake --build --preset release -j $(JOBS) --target bench_gemm bench_formats
+	torch=$$(tools/torch-venv); cmake --preset release -D MEZZOTINT_TORCH="$$torch"
+	cmake --build --preset release -j $(JOBS) --target bench_gemm bench_formats mezzotint-bench
 	bench/peers/run.sh $(ARGS)
+	[ -n "$(ARGS)" ] || bench/peers/run.sh linears
 
 clean:
 	cmake -E rm -rf build/bin build/lib build/asan build/cuda build/dev build/dist build/demo
