@@ -102,7 +102,8 @@ size_t StoredWeight::bytes() const {
 StoredWeight quantize(const at::Tensor& weight, std::string_view format, const QuantizeOptions& options) {
   const formats::Selection selection = formats::select_format(format);
   const bool convolution = weight.dim() > 3;
-  const auto sizes = (convolution ? weight.flatten(1) : weight).sizes();
+  const at::Tensor rows = convolution ? weight.flatten(1) : weight;
+  const auto sizes = rows.sizes();
   const Shape shape(sizes.begin(), sizes.end());
   const auto kind = shape.size() == 3 ? formats::LayerKind::expert_bank : formats::LayerKind::linear;
   const formats::Description description =
