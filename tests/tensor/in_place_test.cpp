@@ -159,10 +159,13 @@ TEST(InPlace, WritesReachTheCodes) {
 
 TEST(InPlace, RandomValuesReachTheCodes) {
   at::Tensor q = from_float(some_weight(128, 256), "int8_blockwise");
-  q.normal_(0, 3);
-  EXPECT_NEAR(dequantized(q, at::kFloat).std().item<float>(), 3, 0.1);
-  q.uniform_(2, 3);
-  EXPECT_NEAR(dequantized(q, at::kFloat).mean().item<float>(), 2.5, 0.01);
+  const auto seeded = [] { return at::make_generator<at::CPUGeneratorImpl>(5); };
+  const at::Tensor before = q.clone(), values = at::empty(q.sizes(), q.scalar_type());
+  q.normal_(0, 3, seeded());
+  EXPECT_TRUE(same_codes(q, requantize_like(values.normal_(0, 3, seeded()), before)));
+  q.uniform_(2, 3, seeded());
+  EXPECT_TRUE(same_codes(q, requantize_like(values.uniform_(2, 3, seeded()), before)));
+  EXPECT_FALSE(same_codes(q, requantize_like(values.uniform_(2, 3, seeded()) + 0.25, before)));
 }
 
 TEST(InPlace, ViewsOfValuesRefuseToBeWritten) {
