@@ -104,6 +104,19 @@ def sample_wan(programs, examples, folder, rng):
     check(latents["int8_row"] != latents["nvfp4"], "both formats sample the same")
 
 
+def comfyui_inputs(programs, folder):
+    """Without scales for inputs, ComfyUI's way of rounding them is another than ours, for 8-bit floats alone."""
+    model, inputs = folder / "model.safetensors", folder / "inputs.safetensors"
+    for format, differs in (("float8_e4m3fn", True), ("int8_row", False)):
+        outs = []
+        for flags in ([], ["--comfyui-inputs"]):
+            out = folder / "out.safetensors"
+            subprocess.run([programs / "mezzotint-run", "wan", model, inputs, "-o", out, "--steps", "1", "--cfg", "1",
+                            "--to", format, "-q", "-f", *flags], check=True)
+            outs.append(read(out)["out"])
+        check((outs[0] != outs[1]) == differs, f"{format}: --comfyui-inputs changes what it should not, or nothing")
+
+
 def own_layout(programs, examples, folder, rng):
     model, saved = folder / "layer.safetensors", folder / "log8.safetensors"
     shape, values = normal(rng, [64, 96], 0.1)
@@ -126,6 +139,7 @@ def main():
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
         sample_wan(programs, examples, Path(folder), rng)
+        comfyui_inputs(programs, Path(folder))
         own_layout(programs, examples, Path(folder), rng)
     print("ok")
 

@@ -27,6 +27,9 @@ int main(int argc, char** argv) {
   command.add_option("--record", wan.calibration,
                      "Also write a calibration file of this run, for `mezzotint convert --calibration`");
   command.add_option("--heads", wan.heads, "Heads of attention, where they are not 128 wide");
+  command.add_flag(
+      "--comfyui-inputs", wan.comfyui_inputs,
+      "Round inputs of 8-bit float layers that have no input_scale as ComfyUI does: clamped, with scale 1");
   command.add_flag("-f,--force", wan.overwrite, "Overwrite an existing output");
   command.add_flag("-q,--quiet", wan.quiet, "No summary");
   CLI11_PARSE(app, argc, argv);

@@ -42,9 +42,10 @@ void wan(const WanArguments& arguments) {
   else if (arguments.sampling.guidance != 1)
     null = read("context_null").to(type);
 
+  nn::LoadOptions loading{.compute = type, .to = arguments.to};
+  if (arguments.comfyui_inputs) loading.unscaled_inputs = tensor::UnscaledInputs::as_comfyui;
   nn::LoadReport report;
-  const auto model =
-      models::wan::load(arguments.model, {.compute = type, .to = arguments.to}, arguments.heads, &report);
+  const auto model = models::wan::load(arguments.model, loading, arguments.heads, &report);
   std::optional<nn::CalibrationRecorder> recorder;
   if (!arguments.calibration.empty()) recorder.emplace(*model);
   const tensor::DispatchScope scope;

@@ -14,6 +14,7 @@ struct WanArguments {
   std::string to;
   std::string calibration;  ///< file for statistics of the layers' inputs, "" = none
   int64_t heads = 0;
+  bool comfyui_inputs = false;  ///< tensor::UnscaledInputs::as_comfyui
   bool overwrite = false, quiet = false;
 };
 
