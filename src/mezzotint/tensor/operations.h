@@ -10,6 +10,13 @@ namespace mezzotint::tensor {
 
 using Operation = std::pair<std::string_view, BoxedOperation>;
 
+/// Takes an operation's arguments off the stack and puts its result there: the end of a BoxedOperation that did it.
+inline std::string finish(const c10::OperatorHandle& op, torch::jit::Stack& stack, c10::IValue result) {
+  torch::jit::drop(stack, op.schema().arguments().size());
+  torch::jit::push(stack, std::move(result));
+  return "";
+}
+
 struct LayoutOperation {
   std::string_view operation, format;
   BoxedOperation kernel;

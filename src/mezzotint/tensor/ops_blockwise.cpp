@@ -51,12 +51,6 @@ StoredWeight empty_weight(formats::Layout layout) {
   return weight;
 }
 
-std::string finish(const OperatorHandle& op, Stack& stack, at::Tensor result) {
-  torch::jit::drop(stack, op.schema().arguments().size());
-  torch::jit::push(stack, std::move(result));
-  return "";
-}
-
 at::Tensor wrap(StoredWeight weight, const at::Tensor& like) {
   return make_tensor(std::make_shared<const StoredWeight>(std::move(weight)), like.scalar_type());
 }

@@ -37,9 +37,7 @@ std::string convolution(const c10::OperatorHandle& op, torch::jit::Stack& stack)
   const at::Tensor images = batched ? x : x.unsqueeze(0);
   at::Tensor y = convolve(images, weight, bias, g, faster_convolution(images, weight, g));
   if (!batched) y = y.squeeze(0);
-  torch::jit::drop(stack, count);
-  torch::jit::push(stack, std::move(y));
-  return "";
+  return finish(op, stack, std::move(y));
 }
 
 }  // namespace

@@ -68,9 +68,7 @@ std::string embedding(const c10::OperatorHandle& op, torch::jit::Stack& stack) {
     rows = cuda::decode_rows(*codes, indices.reshape({-1}).to(weight.device(), at::kLong), table.scalar_type())
                .view(shape);
   }
-  torch::jit::drop(stack, count);
-  torch::jit::push(stack, rows);
-  return "";
+  return finish(op, stack, rows);
 }
 
 }  // namespace

@@ -23,12 +23,6 @@ const c10::IValue& argument(const OperatorHandle& op, const Stack& stack, const 
   return stack[stack.size() - op.schema().arguments().size() + static_cast<size_t>(*index)];
 }
 
-std::string finish(const OperatorHandle& op, Stack& stack, at::Tensor result) {
-  torch::jit::drop(stack, op.schema().arguments().size());
-  torch::jit::push(stack, std::move(result));
-  return "";
-}
-
 at::Tensor first(const OperatorHandle& op, const Stack& stack) {
   const c10::IValue& value = stack[stack.size() - op.schema().arguments().size()];
   return value.isTensor() ? value.toTensor() : at::Tensor();
@@ -168,15 +162,11 @@ std::string reshape(const OperatorHandle& op, Stack& stack) {
 
 std::string compatible(const OperatorHandle& op, Stack& stack) {
   const at::Tensor self = first(op, stack), from = argument(op, stack, "from").toTensor();
-  torch::jit::drop(stack, op.schema().arguments().size());
-  torch::jit::push(stack, is_quantized(self) && is_quantized(from));
-  return "";
+  return finish(op, stack, is_quantized(self) && is_quantized(from));
 }
 
 std::string no(const OperatorHandle& op, Stack& stack) {
-  torch::jit::drop(stack, op.schema().arguments().size());
-  torch::jit::push(stack, false);
-  return "";
+  return finish(op, stack, false);
 }
 
 }  // namespace

@@ -16,12 +16,6 @@ namespace {
 using c10::OperatorHandle;
 using torch::jit::Stack;
 
-std::string finish(const OperatorHandle& op, Stack& stack, at::Tensor result) {
-  torch::jit::drop(stack, op.schema().arguments().size());
-  torch::jit::push(stack, std::move(result));
-  return "";
-}
-
 const std::string kBoth = "both operands are quantized";
 
 /// Whether x W' (or x W, for a weight that is not transposed) can be computed from codes.
