@@ -14,7 +14,7 @@ function(mezzotint_room name)
     return()
   endif()
   add_library(mezzotint_${name} OBJECT ${sources})
-  target_link_libraries(mezzotint_${name} PRIVATE mezzotint_settings fmt::fmt-header-only nlohmann_json::nlohmann_json
+  target_link_libraries(mezzotint_${name} PRIVATE mezzotint_settings mezzotint_fmt nlohmann_json::nlohmann_json
     Threads::Threads)
   if(isa_sources)
     mezzotint_isa_sources(mezzotint_${name} ${isa_sources})

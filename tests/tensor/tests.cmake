@@ -8,7 +8,7 @@ if(MEZZOTINT_CUDA)
     $<TARGET_OBJECTS:mezzotint_kernel_cuda> $<TARGET_OBJECTS:mezzotint_formats>)
   target_include_directories(test_tensor_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(test_tensor_cuda PRIVATE mezzotint_settings mezzotint_libtorch CUDA::cudart_static
-    fmt::fmt-header-only nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX Threads::Threads GTest::gtest GTest::gmock)
+    mezzotint_fmt nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX Threads::Threads GTest::gtest GTest::gmock)
   add_test(NAME tensor.cuda COMMAND test_tensor_cuda)
   set_tests_properties(tensor.cuda PROPERTIES LABELS "tensor;torch;cuda")
 else()
