@@ -14,12 +14,10 @@
 namespace mezzotint::models::wan {
 namespace {
 
-/// Turns pairs of neighbouring channels: x [B, L, n, d], matrices [1, L, 1, d / 2, 2, 2] in float32. A turn is the
-/// product with the complex number in the first column, which is several times as fast as with a matrix.
-at::Tensor rotate(const at::Tensor& x, const at::Tensor& matrices) {
+/// Turns pairs of neighbouring channels: x [B, L, n, d], turns [1, L, 1, d / 2].
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& turns) {
   const at::Tensor pairs = at::view_as_complex(x.to(at::kFloat).reshape({x.size(0), x.size(1), x.size(2), -1, 2}));
-  const at::Tensor turned = pairs * at::view_as_complex(matrices.select(-1, 0).contiguous());
-  return at::view_as_real(turned).reshape(x.sizes()).to(x.scalar_type());
+  return at::view_as_real(pairs * turns).reshape(x.sizes()).to(x.scalar_type());
 }
 
 }  // namespace
@@ -45,13 +43,13 @@ Attention::Attention(const Config& config)
       norm_q_(register_module("norm_q", std::make_shared<nn::RmsNorm>(config.width, config.eps))),
       norm_k_(register_module("norm_k", std::make_shared<nn::RmsNorm>(config.width, config.eps))) {}
 
-at::Tensor Attention::forward(const at::Tensor& x, const at::Tensor& source, const at::Tensor& rotation) const {
+at::Tensor Attention::forward(const at::Tensor& x, const at::Tensor& source, const at::Tensor& turns) const {
   const auto by_head = [&](const at::Tensor& t) { return t.view({t.size(0), t.size(1), heads_, -1}); };
   at::Tensor q = by_head(norm_q_->forward(q_->forward(x)));
   at::Tensor k = by_head(norm_k_->forward(k_->forward(source)));
-  if (rotation.defined()) {
-    q = rotate(q, rotation);
-    k = rotate(k, rotation);
+  if (turns.defined()) {
+    q = rotate(q, turns);
+    k = rotate(k, turns);
   }
   const at::Tensor v = by_head(v_->forward(source));
   const at::Tensor out =
@@ -80,11 +78,10 @@ Block::Block(const Config& config)
   add_parameter("modulation", modulation, {1, 6, config.width});
 }
 
-at::Tensor Block::forward(at::Tensor x, const at::Tensor& time, const at::Tensor& text,
-                          const at::Tensor& rotation) const {
+at::Tensor Block::forward(at::Tensor x, const at::Tensor& time, const at::Tensor& text, const at::Tensor& turns) const {
   const std::vector<at::Tensor> e = (modulation.to(x.scalar_type()).unsqueeze(0) + time).unbind(2);
   const at::Tensor inner = modulate(x, e[0], e[1], eps_);
-  x = at::addcmul(x, self_->forward(inner, inner, rotation), for_tokens(e[2], x.size(1)));
+  x = at::addcmul(x, self_->forward(inner, inner, turns), for_tokens(e[2], x.size(1)));
   x = x + cross_->forward(cross_norm_ ? cross_norm_->forward(x) : x, text, {});
   return at::addcmul(x, feed_forward_->forward(modulate(x, e[3], e[4], eps_)), for_tokens(e[5], x.size(1)));
 }

@@ -14,9 +14,8 @@ namespace mezzotint::models::wan {
 class Attention : public nn::Layer {
  public:
   Attention(const Config& config);
-  /// x [B, L, C]; `source` is what keys and values come from; `rotation` [1, L, 1, d / 2, 2, 2] turns q and k,
-  /// undefined = not.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& source, const at::Tensor& rotation) const;
+  /// x [B, L, C]; `source` is what keys and values come from; `turns` (rotary_turns) is for q and k, undefined = not.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& source, const at::Tensor& turns) const;
 
  private:
   int64_t heads_;
@@ -39,8 +38,8 @@ class TwoLayers : public nn::Layer {
 class Block : public nn::Layer {
  public:
   explicit Block(const Config& config);
-  /// x [B, L, C], modulation of the time [B, T, 6, C], text [B, L2, C].
-  at::Tensor forward(at::Tensor x, const at::Tensor& time, const at::Tensor& text, const at::Tensor& rotation) const;
+  /// x [B, L, C], modulation of the time [B, T, 6, C], text [B, L2, C], turns as rotary_turns makes them.
+  at::Tensor forward(at::Tensor x, const at::Tensor& time, const at::Tensor& text, const at::Tensor& turns) const;
   at::Tensor modulation;
 
  private:

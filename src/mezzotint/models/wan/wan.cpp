@@ -8,6 +8,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/view_as_complex.h>
 
 #include <string>
 
@@ -44,6 +45,10 @@ at::Tensor rotary_matrices(int64_t head_width, int64_t frames, int64_t rows, int
   };
   return at::cat({along(rest, frames, 0), along(side, rows, 1), along(side, columns, 2)}, 3)
       .reshape({1, frames * rows * columns, 1, head_width / 2, 2, 2});
+}
+
+at::Tensor rotary_turns(int64_t head_width, int64_t frames, int64_t rows, int64_t columns) {
+  return at::view_as_complex(rotary_matrices(head_width, frames, rows, columns).select(-1, 0).contiguous());
 }
 
 /// A convolution whose stride is its kernel, in float32.
@@ -129,8 +134,8 @@ at::Tensor Transformer::forward(const at::Tensor& x, const at::Tensor& timestep,
   time = time_embedding_->forward(time).view({x.size(0), -1, config_.width});
   const at::Tensor parts = time_projection_->forward(time).unflatten(2, {6, config_.width});
   const at::Tensor context = text_embedding_->forward(text);
-  const at::Tensor rotation = rotary_matrices(config_.width / config_.heads, grid[0], grid[1], grid[2]).to(x.device());
-  for (const auto& block : blocks_) tokens = block->forward(tokens.contiguous(), parts, context, rotation);
+  const at::Tensor turns = rotary_turns(config_.width / config_.heads, grid[0], grid[1], grid[2]).to(x.device());
+  for (const auto& block : blocks_) tokens = block->forward(tokens.contiguous(), parts, context, turns);
   tokens = head_->forward(tokens, time);
 
   const auto& p = config_.patch;

@@ -33,5 +33,8 @@ class Transformer : public nn::Layer {
 /// Matrices that turn the channel pairs of a head by the place of a token: [1, F H W, 1, d / 2, 2, 2] in float32, where
 /// a head's width d is split among frames, rows and columns as 1/3 each, what is left to the frames.
 at::Tensor rotary_matrices(int64_t head_width, int64_t frames, int64_t rows, int64_t columns);
+/// The same as complex numbers, the first columns of those matrices: [1, F H W, 1, d / 2] in complex float32. Products
+/// with these are several times as fast as with matrices.
+at::Tensor rotary_turns(int64_t head_width, int64_t frames, int64_t rows, int64_t columns);
 
 }  // namespace mezzotint::models::wan

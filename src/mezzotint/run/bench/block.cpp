@@ -69,7 +69,7 @@ std::array<int64_t, 3> grid_of(int64_t tokens) {
 }
 
 struct Inputs {
-  at::Tensor x, time, text, rotation;
+  at::Tensor x, time, text, turns;
   Inputs(const Setup& setup, const models::wan::Config& config, int64_t tokens, at::ScalarType type) {
     const auto make = [&](at::IntArrayRef shape, double deviation, uint64_t seed) {
       return normal(shape, deviation, seed).to(at::kBFloat16).to(setup.device, type);
@@ -78,12 +78,12 @@ struct Inputs {
     x = make({1, tokens, config.width}, 1, 11);
     time = make({1, 1, 6, config.width}, 0.5, 12);
     text = make({1, kText, config.width}, 1, 13);
-    rotation = models::wan::rotary_matrices(config.width / config.heads, grid[0], grid[1], grid[2]).to(setup.device);
+    turns = models::wan::rotary_turns(config.width / config.heads, grid[0], grid[1], grid[2]).to(setup.device);
   }
 };
 
 at::Tensor run(const models::wan::Block& block, const Inputs& inputs) {
-  return block.forward(inputs.x, inputs.time, inputs.text, inputs.rotation);
+  return block.forward(inputs.x, inputs.time, inputs.text, inputs.turns);
 }
 
 double block_operations(const models::wan::Config& config, int64_t tokens) {
