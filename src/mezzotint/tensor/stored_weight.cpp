@@ -86,6 +86,10 @@ DType dtype_of(at::ScalarType type) {
 
 formats::Parameters StoredWeight::parameters() const {
   TORCH_CHECK(device().is_cpu(), "the bytes of a weight on ", device(), " cannot be read here");
+  return addresses();
+}
+
+formats::Parameters StoredWeight::addresses() const {
   formats::Parameters views;
   for (const at::Tensor& tensor : tensors)
     views.tensors.push_back(

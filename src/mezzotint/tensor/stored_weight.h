@@ -26,6 +26,8 @@ struct StoredWeight {
   at::Device device() const { return tensors[0].device(); }
   /// Views of the tensors' bytes, which must outlive them. On the CPU only.
   formats::Parameters parameters() const;
+  /// The same on any device: places of bytes that may not be readable here.
+  formats::Parameters addresses() const;
   size_t bytes() const;
 };
 

@@ -189,12 +189,8 @@ at::Tensor swizzled(const at::Tensor& scales) {
 std::optional<Operand> operand_of(const StoredWeight& weight, int64_t expert) {
   const formats::Layout& layout = weight.layout;
   if (layout.format->matmul_form == nullptr) return std::nullopt;
-  formats::Parameters addresses;
-  for (const at::Tensor& tensor : weight.tensors)
-    addresses.tensors.push_back(
-        formats::Bytes::view({static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}));
   Operand operand{
-      .form = layout.format->matmul_form(layout, addresses, expert), .rows = layout.rows, .cols = layout.cols};
+      .form = layout.format->matmul_form(layout, weight.addresses(), expert), .rows = layout.rows, .cols = layout.cols};
   const formats::MatmulForm& form = operand.form;
   const bool grid = form.codes.data == nullptr;
   if (grid && form.grid_codes.codes == nullptr) return std::nullopt;
