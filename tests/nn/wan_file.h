@@ -8,6 +8,7 @@
 #include "mezzotint/checkpoint/model.h"
 #include "mezzotint/convert/execute.h"
 #include "mezzotint/models/wan/wan.h"
+#include "mezzotint/tensor/stored_weight.h"
 #include "support/checkpoint_file.h"
 
 namespace mezzotint::test {
@@ -30,7 +31,7 @@ inline void write_wan(const std::filesystem::path& path, const std::string& pref
   const models::wan::Transformer model(small_wan());
   RawFile file;
   for (const auto& parameter : model.named_parameters()) {
-    const Shape shape(parameter.value().sizes().begin(), parameter.value().sizes().end());
+    const Shape shape = tensor::shape_of(parameter.value());
     const bool norm = parameter.key().find("norm") != std::string::npos;
     std::normal_distribution<float> normal(norm ? 1.0f : 0.0f,
                                            shape.size() == 2 ? 1 / std::sqrt(static_cast<float>(shape[1])) : 0.3f);

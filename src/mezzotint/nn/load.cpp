@@ -73,11 +73,10 @@ class Loader {
     }
     used_.insert(prefix_ + name);
     at::Tensor value =
-        file_.role(index) == checkpoint::Role::codes ? quantized(index, old.sizes()) : plain(index, name);
+        file_.role(index) == checkpoint::Role::codes ? quantized(index, tensor::shape_of(old)) : plain(index, name);
     if (value.sizes() != old.sizes())
-      fail(index, "shape-mismatch", "a tensor of the file does not fit the module",
-           to_string(Shape(old.sizes().begin(), old.sizes().end())),
-           to_string(Shape(value.sizes().begin(), value.sizes().end())));
+      fail(index, "shape-mismatch", "a tensor of the file does not fit the module", to_string(tensor::shape_of(old)),
+           to_string(tensor::shape_of(value)));
     if (!place(module, key, value)) {
       if (!options_.dequantize || !tensor::is_quantized(value))
         fail(index, "cannot-hold", "the module cannot take this tensor in the place of its own",
@@ -109,7 +108,7 @@ class Loader {
   }
 
   /// A layer as it is stored; the tensors beside it are used, too.
-  at::Tensor quantized(size_t index, at::IntArrayRef shape) {
+  at::Tensor quantized(size_t index, const Shape& shape) {
     const auto& tensors = file_.source().tensors();
     const checkpoint::Layer& layer = file_.layers()[file_.layer_of(index)];
     if (!layer.consistent)
@@ -124,8 +123,9 @@ class Loader {
                                          .unscaled_inputs = options_.unscaled_inputs};
     StoredWeight weight = read_layer(file_, layer, options_.mmap);
     // The matrix of a convolution.
-    if (shape.size() > 3 && weight.layout.shape == Shape{shape[0], c10::multiply_integers(shape.slice(1))})
-      weight.convolution = Shape(shape.begin(), shape.end());
+    if (shape.size() > 3 &&
+        weight.layout.shape == Shape{shape[0], c10::multiply_integers(shape.begin() + 1, shape.end())})
+      weight.convolution = shape;
     return tensor::make_tensor(std::make_shared<const StoredWeight>(std::move(weight)), options_.compute, false,
                                std::make_shared<const tensor::ProductOptions>(product));
   }

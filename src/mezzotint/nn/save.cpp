@@ -26,14 +26,10 @@ using convert::RewriteItem;
 
 constexpr std::string_view kWeight = ".weight";
 
-Shape shape_of(const at::Tensor& tensor) {
-  return {tensor.sizes().begin(), tensor.sizes().end()};
-}
-
 /// Bytes of a tensor that is kept alive, made when their turn comes.
 RewriteItem item_of(std::string name, const at::Tensor& tensor, std::optional<io::TensorSpec> as = std::nullopt) {
   RewriteItem item;
-  item.spec = as.value_or(io::TensorSpec{"", tensor::dtype_of(tensor.scalar_type()), shape_of(tensor)});
+  item.spec = as.value_or(io::TensorSpec{"", tensor::dtype_of(tensor.scalar_type()), tensor::shape_of(tensor)});
   item.spec.name = std::move(name);
   item.make = [tensor = tensor.detach()] {
     const at::Tensor bytes = tensor.to(at::kCPU).contiguous();

@@ -29,8 +29,7 @@ void write_tensors(const std::filesystem::path& path, const std::map<std::string
   for (const auto& [name, tensor] : tensors) {
     TORCH_CHECK(!is_quantized(tensor), name, " is quantized: nn::save writes it with its marker");
     values.push_back(tensor.detach().to(at::kCPU).contiguous());
-    const auto sizes = tensor.sizes();
-    planned.push_back({name, dtype_of(tensor.scalar_type()), Shape(sizes.begin(), sizes.end())});
+    planned.push_back({name, dtype_of(tensor.scalar_type()), shape_of(tensor)});
   }
   io::Writer writer(io::plan_output(path, planned, {}), io::Writer::Mode::create, overwrite);
   for (size_t i = 0; i < values.size(); ++i)

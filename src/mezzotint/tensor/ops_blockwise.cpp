@@ -102,7 +102,7 @@ at::Tensor quantize_activations(const at::Tensor& x) {
   TORCH_CHECK(x.dim() >= 1, "activations have a dimension");
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   StoredWeight stored = quantize(rows, kActivation, {.effort = 0});
-  if (x.dim() != 2) stored.convolution = Shape(x.sizes().begin(), x.sizes().end());
+  if (x.dim() != 2) stored.convolution = shape_of(x);
   return wrap(std::move(stored), x);
 }
 

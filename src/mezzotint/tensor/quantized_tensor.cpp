@@ -120,8 +120,7 @@ std::string format_label(const at::Tensor& tensor) {
 
 std::string describe(const at::Tensor& tensor) {
   const QuantizedTensorImpl& weight = quantized(tensor);
-  return fmt::format("{} {}{} as {} on {}, {:.1f} MB", format_label(tensor),
-                     to_string(Shape(tensor.sizes().begin(), tensor.sizes().end())),
+  return fmt::format("{} {}{} as {} on {}, {:.1f} MB", format_label(tensor), to_string(shape_of(tensor)),
                      weight.transposed() ? " (transposed)" : "", c10::toString(tensor.scalar_type()),
                      tensor.device().str(), static_cast<double>(weight.stored()->bytes()) * 1e-6);
 }

@@ -107,8 +107,7 @@ StoredWeight quantize(const at::Tensor& weight, std::string_view format, const Q
   const formats::Selection selection = formats::select_format(format);
   const bool convolution = weight.dim() > 3;
   const at::Tensor rows = convolution ? weight.flatten(1) : weight;
-  const auto sizes = rows.sizes();
-  const Shape shape(sizes.begin(), sizes.end());
+  const Shape shape = shape_of(rows);
   const auto kind = shape.size() == 3 ? formats::LayerKind::expert_bank : formats::LayerKind::linear;
   const formats::Description description =
       selection.format->describe({.shape = shape, .kind = kind}, selection.options);
@@ -142,7 +141,7 @@ StoredWeight quantize(const at::Tensor& weight, const formats::Layout& layout, c
   }
   formats::Parameters parameters = formats::choose_parameters(layout, whole, choose, options.threads);
   StoredWeight stored{.layout = layout};
-  if (convolution) stored.convolution = Shape(weight.sizes().begin(), weight.sizes().end());
+  if (convolution) stored.convolution = shape_of(weight);
   stored.tensors =
       stored_tensors(layout, parameters, encoded(layout, parameters, whole, options.rounding, options.threads));
   return device.is_cpu() ? stored : to_device(stored, device);

@@ -34,6 +34,9 @@ struct StoredWeight {
 /// Dtype of libtorch; throws Error "bad-dtype" for those that it does not have.
 at::ScalarType scalar_type(DType dtype);
 DType dtype_of(at::ScalarType type);
+inline Shape shape_of(const at::Tensor& tensor) {
+  return tensor.sizes().vec();
+}
 
 /// How `from_float` finds scales and codes.
 struct QuantizeOptions {
