@@ -1,39 +1,14 @@
 #include "mezzotint/nn/file_tensors.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 
-#include <cstdint>
 #include <cstring>
 
+#include "mezzotint/tensor/files.h"
+
 namespace mezzotint::nn {
-namespace {
 
 using checkpoint::Model;
-
-/// The bytes of a file's tensor under another dtype and shape of that size.
-at::Tensor read_as(const Model& file, size_t index, DType dtype, const Shape& shape, bool map) {
-  const at::ScalarType type = tensor::scalar_type(dtype);
-  const uint64_t bytes = file.source().tensors()[index].bytes;
-  if (map && bytes > 0) {
-    std::shared_ptr<std::byte> mapped = file.source().map(index);
-    std::byte* first = mapped.get();
-    if (reinterpret_cast<std::uintptr_t>(first) % c10::elementSize(type) == 0)
-      return at::from_blob(
-          first, shape, [mapped = std::move(mapped)](void*) {}, at::TensorOptions(type));
-  }
-  at::Tensor values = at::empty(shape, type);
-  TORCH_INTERNAL_ASSERT(values.nbytes() == bytes);
-  file.source().read(index, 0, values.mutable_data_ptr(), bytes);
-  return values;
-}
-
-}  // namespace
-
-at::Tensor read_tensor(const Model& file, size_t index, bool map) {
-  const io::TensorInfo& info = file.source().tensors()[index];
-  return read_as(file, index, info.dtype, info.shape, map);
-}
 
 tensor::StoredWeight read_layer(const Model& file, const checkpoint::Layer& layer, bool map) {
   const formats::Layout& layout = layer.layout;
@@ -46,7 +21,7 @@ tensor::StoredWeight read_layer(const Model& file, const checkpoint::Layer& laye
         info.bytes == byte_count(wanted.dtype, wanted.shape) &&
         (i == 0 || (info.dtype == wanted.dtype && element_count(info.shape) == element_count(wanted.shape)));
     if (same) {
-      weight.tensors.push_back(read_as(file, layer.parts[i], wanted.dtype, wanted.shape, map));
+      weight.tensors.push_back(tensor::read_tensor(file.source(), layer.parts[i], wanted.dtype, wanted.shape, map));
       continue;
     }
     weight.tensors.push_back(at::empty(wanted.shape, tensor::scalar_type(wanted.dtype)));
@@ -64,12 +39,13 @@ tensor::StoredWeight read_layer(const Model& file, const checkpoint::Layer& laye
 }
 
 at::Tensor read_pre_quant_scale(const Model& file, const checkpoint::Layer& layer) {
-  return layer.smoothed ? read_tensor(file, *layer.pre_quant_scale).to(at::kFloat).flatten() : at::Tensor();
+  return layer.smoothed ? tensor::read_tensor(file.source(), *layer.pre_quant_scale).to(at::kFloat).flatten()
+                        : at::Tensor();
 }
 
 std::optional<float> read_input_scale(const Model& file, const checkpoint::Layer& layer) {
   if (!layer.input_scale) return std::nullopt;
-  return read_tensor(file, *layer.input_scale).to(at::kFloat).item<float>();
+  return tensor::read_tensor(file.source(), *layer.input_scale).to(at::kFloat).item<float>();
 }
 
 bool same_bytes(const at::Tensor& a, const at::Tensor& b) {

@@ -7,14 +7,10 @@
 #include "mezzotint/checkpoint/model.h"
 #include "mezzotint/tensor/stored_weight.h"
 
-/// Tensors of files as tensors of libtorch (room-internal).
+/// Layers of files as tensors of libtorch (room-internal).
 namespace mezzotint::nn {
 
-/// A tensor as it is stored. With `map` it is a view of the mapped file, which lives as long as it (io::Source::map),
-/// where its place in the file suits its dtype; else a copy.
-at::Tensor read_tensor(const checkpoint::Model& file, size_t index, bool map = false);
-
-/// The codes and parameters of a consistent layer, in today's dtypes and shapes.
+/// The codes and parameters of a consistent layer, in today's dtypes and shapes; `map` as for tensor::read_tensor.
 tensor::StoredWeight read_layer(const checkpoint::Model& file, const checkpoint::Layer& layer, bool map = false);
 
 /// What multiplies a layer's inputs; undefined where it is not smoothed.

@@ -16,6 +16,7 @@
 #include "mezzotint/nn/file_tensors.h"
 #include "mezzotint/nn/parameters.h"
 #include "mezzotint/nn/prefix.h"
+#include "mezzotint/tensor/files.h"
 #include "mezzotint/tensor/quantized_tensor.h"
 
 namespace mezzotint::nn {
@@ -135,7 +136,7 @@ class Loader {
     const io::TensorInfo& info = file_.source().tensors()[index];
     const std::string to = facts(info.dtype).is_float ? wanted_format(info, name) : "";
     const bool as_stored = !facts(info.dtype).is_float || tensor::scalar_type(info.dtype) == options_.compute;
-    if (to.empty() && as_stored) return read_tensor(file_, index, options_.mmap);
+    if (to.empty() && as_stored) return tensor::read_tensor(file_.source(), index, options_.mmap);
     const at::Tensor values = staged(index);
     if (to.empty()) return values.to(options_.compute);
     const tensor::ProductOptions product{.name = name.substr(0, name.size() - kWeight.size()),

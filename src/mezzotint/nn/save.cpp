@@ -14,7 +14,9 @@
 #include "mezzotint/convert/rewrite.h"
 #include "mezzotint/nn/file_tensors.h"
 #include "mezzotint/nn/prefix.h"
+#include "mezzotint/tensor/files.h"
 #include "mezzotint/tensor/quantized_tensor.h"
+#include "mezzotint/tensor/rewrite_item.h"
 
 namespace mezzotint::nn {
 namespace {
@@ -25,19 +27,6 @@ using checkpoint::Role;
 using convert::RewriteItem;
 
 constexpr std::string_view kWeight = ".weight";
-
-/// Bytes of a tensor that is kept alive, made when their turn comes.
-RewriteItem item_of(std::string name, const at::Tensor& tensor, std::optional<io::TensorSpec> as = std::nullopt) {
-  RewriteItem item;
-  item.spec = as.value_or(io::TensorSpec{"", tensor::dtype_of(tensor.scalar_type()), tensor::shape_of(tensor)});
-  item.spec.name = std::move(name);
-  item.make = [tensor = tensor.detach()] {
-    const at::Tensor bytes = tensor.to(at::kCPU).contiguous();
-    const auto* first = static_cast<const std::byte*>(bytes.const_data_ptr());
-    return std::vector<std::byte>(first, first + bytes.nbytes());
-  };
-  return item;
-}
 
 /// The marker of a layer of the file, where it is one of today's and says what the layer is; else the canonical one.
 std::string marker_of(const Layer& layer, bool full_precision) {
@@ -113,7 +102,7 @@ class Saver {
       if (codes && quantized)
         same_[i] = same_layer(file_->layers()[file_->layer_of(i)], value->second);
       else if (!codes && !quantized)
-        same_[i] = same_bytes(read_tensor(*file_, i).to(value->second.scalar_type()), value->second);
+        same_[i] = same_bytes(tensor::read_tensor(file_->source(), i).to(value->second.scalar_type()), value->second);
       if (!same_[i] && (codes || quantized)) as_stored_ = false;
     }
     for (const auto& [name, value] : values_)
@@ -197,7 +186,7 @@ class Saver {
     done_.insert(name);
     if (!tensor::is_quantized(value)) {
       report_.changed.push_back(name);
-      items_.push_back(item_of(name, value));
+      items_.push_back(tensor::rewrite_item(name, value));
       return;
     }
     const auto& product = *tensor::quantized(value).product();
@@ -214,15 +203,16 @@ class Saver {
     for (size_t i = 0; i < weight.tensors.size(); ++i) {
       const formats::StoredTensor& spec = weight.layout.tensors[i];
       const std::string suffix = i == 0 ? "weight" : spec.suffix;
-      items_.push_back(item_of(layer + "." + suffix, weight.tensors[i], io::TensorSpec{"", spec.dtype, spec.shape}));
+      items_.push_back(
+          tensor::rewrite_item(layer + "." + suffix, weight.tensors[i], io::TensorSpec{"", spec.dtype, spec.shape}));
     }
     items_.push_back(RewriteItem::text(layer + "." + std::string(checkpoint::kMarkerSuffix), marker));
     markers_.emplace_back(layer, std::move(marker));
     if (input_scale)
-      items_.push_back(item_of(layer + "." + std::string(checkpoint::kInputScale),
-                               at::scalar_tensor(*input_scale, at::TensorOptions(at::kFloat))));
+      items_.push_back(tensor::rewrite_item(layer + "." + std::string(checkpoint::kInputScale),
+                                            at::scalar_tensor(*input_scale, at::TensorOptions(at::kFloat))));
     if (pre_quant_scale.defined())
-      items_.push_back(item_of(layer + "." + std::string(checkpoint::kPreQuantScale), pre_quant_scale));
+      items_.push_back(tensor::rewrite_item(layer + "." + std::string(checkpoint::kPreQuantScale), pre_quant_scale));
   }
 
   /// A layer that the module does not have, in today's dialect; read when its turn comes.
