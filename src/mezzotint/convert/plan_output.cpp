@@ -6,11 +6,11 @@
 #include "mezzotint/checkpoint/marker.h"
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/methods.h"
-#include "mezzotint/convert/optimizers/dense.h"
 #include "mezzotint/convert/pipeline.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/tiles.h"
 #include "mezzotint/formats/driver.h"
+#include "mezzotint/kernel/dense.h"
 
 namespace mezzotint::convert {
 namespace {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "mezzotint/convert/optimizers/dense.h"
 #include "mezzotint/formats/parallel.h"
+#include "mezzotint/kernel/dense.h"
 
 namespace mezzotint::convert {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "mezzotint/base/philox.h"
 #include "mezzotint/base/round_up.h"
-#include "mezzotint/convert/optimizers/dense.h"
 #include "mezzotint/formats/parallel.h"
+#include "mezzotint/kernel/dense.h"
 
 namespace mezzotint::convert {
 namespace {

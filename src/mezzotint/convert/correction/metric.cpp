@@ -6,9 +6,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "mezzotint/convert/optimizers/dense.h"
 #include "mezzotint/convert/optimizers/hessian.h"
 #include "mezzotint/formats/parallel.h"
+#include "mezzotint/kernel/dense.h"
 
 namespace mezzotint::convert {
 namespace {

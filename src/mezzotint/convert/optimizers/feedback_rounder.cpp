@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "mezzotint/base/round_up.h"
-#include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/kernel/dense.h"
 #include "mezzotint/kernel/feedback.h"
 #include "mezzotint/kernel/transpose.h"
 

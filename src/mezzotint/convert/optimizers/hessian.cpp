@@ -1,6 +1,6 @@
 #include "mezzotint/convert/optimizers/hessian.h"
 
-#include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/kernel/dense.h"
 #include "mezzotint/kernel/gemm/float_gemm.h"
 
 namespace mezzotint::convert {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "mezzotint/base/philox.h"
-#include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/kernel/dense.h"
 
 namespace mezzotint::convert {
 namespace {

@@ -2,9 +2,10 @@
 #include <cstdint>
 #include <string>
 
-/// Dense algebra on row-major float32 matrices, by OpenBLAS: one thread per call, callers split the work. Strides are
-/// floats from one row to the next. Results are the same bits on one kind of CPU (blas_name()), whatever the threads.
-namespace mezzotint::convert::dense {
+/// Dense algebra on row-major matrices, float32 but for what says otherwise, by OpenBLAS: one thread per call, callers
+/// split the work. Strides are floats from one row to the next. Results are the same bits on one kind of CPU
+/// (blas_name()), whatever the threads.
+namespace mezzotint::dense {
 
 enum class Transposed : bool { no, yes };
 
@@ -31,7 +32,10 @@ void orthonormalize(int64_t m, int64_t n, float* a, int64_t stride);
 /// Eigenvalues, ascending, of the symmetric A [n, n], whose rows become the eigenvectors. False if it did not converge.
 bool eigenvectors(int64_t n, float* a, int64_t stride, float* values);
 
+/// A [n, n], packed, becomes its inverse; false where A is singular (A is spoilt then).
+bool invert(int64_t n, double* a);
+
 /// Version and kernels in use, e.g. "OpenBLAS 0.3.21 SkylakeX".
 std::string blas_name();
 
-}  // namespace mezzotint::convert::dense
+}  // namespace mezzotint::dense

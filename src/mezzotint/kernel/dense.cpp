@@ -1,4 +1,4 @@
-#include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/kernel/dense.h"
 
 #include <algorithm>
 #include <cassert>
@@ -19,6 +19,8 @@ void spotrf_(const char*, const int*, float*, const int*, int*);
 void sgelqf_(const int*, const int*, float*, const int*, float*, float*, const int*, int*);
 void sorglq_(const int*, const int*, const int*, float*, const int*, const float*, float*, const int*, int*);
 void ssyev_(const char*, const char*, const int*, float*, const int*, float*, float*, const int*, int*);
+void dgetrf_(const int*, const int*, double*, const int*, int*, int*);
+void dgetri_(const int*, double*, const int*, const int*, double*, const int*, int*);
 char* openblas_get_corename();
 char* openblas_get_config();
 void* __real_blas_memory_alloc(int);
@@ -39,7 +41,7 @@ extern "C" void __wrap_blas_memory_free(void* buffer) {
   __real_blas_memory_free(buffer);
 }
 
-namespace mezzotint::convert::dense {
+namespace mezzotint::dense {
 namespace {
 
 int narrow(int64_t n) {
@@ -117,10 +119,23 @@ bool eigenvectors(int64_t n, float* a, int64_t stride, float* values) {
   return info == 0;
 }
 
+// The inverse of the transpose is the transpose of the inverse.
+bool invert(int64_t n, double* a) {
+  if (n == 0) return true;
+  const int order = narrow(n), size = narrow(64 * n);
+  std::vector<int> pivots(static_cast<size_t>(n));
+  int info = 0;
+  dgetrf_(&order, &order, a, &order, pivots.data(), &info);
+  if (info != 0) return false;
+  std::vector<double> work(static_cast<size_t>(size));
+  dgetri_(&order, a, &order, pivots.data(), work.data(), &size, &info);
+  return info == 0;
+}
+
 std::string blas_name() {
   const std::string_view config = openblas_get_config();  // "OpenBLAS 0.3.21 NO_LAPACKE ..."
   const size_t end = config.find(' ', config.find(' ') + 1);
   return std::string(config.substr(0, end)) + " " + openblas_get_corename();
 }
 
-}  // namespace mezzotint::convert::dense
+}  // namespace mezzotint::dense

@@ -1,5 +1,4 @@
-// Dense algebra from several threads at once: each must work in buffers of its own.
-#include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/kernel/dense.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-namespace mezzotint::convert {
+namespace mezzotint {
 namespace {
 
 constexpr int64_t kOrder = 24;
@@ -46,7 +45,22 @@ int64_t count_wrong_products(int64_t seed, int calls) {
   return wrong;
 }
 
-// Without a lock round OpenBLAS's buffers a third of these products were wrong on two cores.
+TEST(DenseTest, InvertsInDoublePrecision) {
+  // Upper triangular with ones: its inverse is known, and not symmetric.
+  constexpr int64_t kSize = 70;
+  std::vector<double> a(kSize * kSize);
+  for (int64_t i = 0; i < kSize; ++i)
+    for (int64_t j = i; j < kSize; ++j) a[static_cast<size_t>(i * kSize + j)] = 1;
+  ASSERT_TRUE(dense::invert(kSize, a.data()));
+  for (int64_t i = 0; i < kSize; ++i)
+    for (int64_t j = 0; j < kSize; ++j)
+      EXPECT_EQ(a[static_cast<size_t>(i * kSize + j)], i == j ? 1 : j == i + 1 ? -1 : 0) << i << ' ' << j;
+  std::vector<double> singular = {1, 2, 2, 4};
+  EXPECT_FALSE(dense::invert(2, singular.data()));
+}
+
+// Each thread must work in buffers of its own. Without a lock round OpenBLAS's buffers a third of these products were
+// wrong on two cores.
 TEST(DenseTest, ThreadsDoNotShareWorkBuffers) {
   constexpr int kThreads = 4, kCalls = 200'000;
   std::atomic<int64_t> wrong = 0;
@@ -58,4 +72,4 @@ TEST(DenseTest, ThreadsDoNotShareWorkBuffers) {
 }
 
 }  // namespace
-}  // namespace mezzotint::convert
+}  // namespace mezzotint
