@@ -4,7 +4,7 @@
 
 #include "convert/conversion.h"
 #include "mezzotint/base/version.h"
-#include "mezzotint/convert/optimizers/dense.h"
+#include "mezzotint/kernel/dense.h"
 
 namespace mezzotint::convert {
 namespace {

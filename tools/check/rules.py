@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 # Lowest first; a room may include itself and the rooms before it. Tier 2 (libtorch) sees tier 1's library.
-LIBRARY_ROOMS = ["base", "kernel", "formats", "io", "checkpoint", "convert"]
+LIBRARY_ROOMS = ["base", "kernel", "formats", "io", "checkpoint", "adapter", "convert"]
 TORCH_ROOMS = ["tensor", "nn", "models", "run"]
 ROOMS = {room: rooms[:rooms.index(room) + 1]
          for rooms in (LIBRARY_ROOMS + ["cli"], LIBRARY_ROOMS + TORCH_ROOMS) for room in rooms}

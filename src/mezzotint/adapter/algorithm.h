@@ -1,0 +1,73 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mezzotint/adapter/effect.h"
+#include "mezzotint/adapter/tensor.h"
+
+/// What an adapter algorithm is: one constant row of facts and functions, one file algorithms/NAME.cpp that defines
+/// `extern const Algorithm algorithm_NAME`. The build makes the table (cmake/Adapters.cmake).
+namespace mezzotint::adapter {
+
+/// How a file spells a tensor: a key is the target's name followed by `text`. The longest one that fits counts.
+struct Suffix {
+  std::string_view text;  ///< ".lora_up.weight"
+  std::string_view role;  ///< "lora_up": the same for all dialects
+};
+
+/// A tensor of a patch, by its role.
+struct Part {
+  std::string_view role;
+  size_t tensor = 0;  ///< of the file
+  Shape shape;
+};
+
+/// The tensors under one target, as the header has them.
+struct Parts {
+  std::vector<Part> parts;
+
+  const Part* find(std::string_view role) const;
+  bool has(std::string_view role) const { return find(role) != nullptr; }
+  /// Shape of a part that is there.
+  const Shape& shape(std::string_view role) const;
+};
+
+/// The same, read.
+struct Factors {
+  std::vector<std::pair<std::string_view, Tensor>> tensors;
+  std::optional<double> alpha;  ///< what it means is up to the algorithm
+  bool rank_stabilized = false;
+  double factor = 1;                ///< of patches that are parts of another: lora_B.bias is scaled as its LoRA
+  bool constraint_per_row = false;  ///< OFT and BOFT: alpha counts per output row (ReadOptions)
+
+  const Tensor* find(std::string_view role) const;
+  const Tensor& at(std::string_view role) const;
+  /// Moves a tensor out; empty where there is none.
+  Tensor take(std::string_view role);
+  /// alpha / rank, or alpha / sqrt(rank) where stabilized; 1 without alpha.
+  double scale(int64_t rank) const;
+};
+
+struct Algorithm {
+  std::string_view name;     ///< "lora"
+  std::string_view summary;  ///< what it makes of W, one line
+  std::span<const Suffix> suffixes;
+  /// Whether these parts (others may be among them) are one of its patches.
+  bool (*claims)(const Parts& parts);
+  /// Why the parts do not fit a weight of this shape, one clause ("up has 4 rows, the weight 8"), or "".
+  std::string (*misfit)(const Parts& parts, const Shape& weight);
+  /// For parts that fit. Magnitudes of DoRA are seen to elsewhere (dora.h).
+  std::unique_ptr<const Effect> (*make)(Factors factors, const Shape& weight);
+};
+
+/// Every algorithm compiled in, in alphabetical order of the files.
+std::span<const Algorithm* const> all_algorithms();
+/// By name, or null.
+const Algorithm* find_algorithm(std::string_view name);
+
+}  // namespace mezzotint::adapter
