@@ -173,13 +173,11 @@ class Saver {
   }
 
   void from_layer(const Layer& layer, size_t index, const at::Tensor& weight) {
-    const auto& product = *tensor::quantized(weight).product();
-    const bool same_format = tensor::quantized(weight).stored()->layout.format == layer.layout.format &&
-                             tensor::quantized(weight).stored()->layout.options == layer.layout.options;
+    const tensor::QuantizedTensorImpl& value = tensor::quantized(weight);
+    const formats::Layout& layout = value.stored()->layout;
+    const bool same_format = layout.format == layer.layout.format && layout.options == layer.layout.options;
     if (!same_[index]) report_.changed.push_back(layer.name);
-    write_layer(layer.name, *tensor::quantized(weight).stored(), product.input_scale, product.pre_quant_scale,
-                same_format ? marker_of(layer, product.full_precision_matrix_mult) : "",
-                product.full_precision_matrix_mult);
+    write_layer(layer.name, value, same_format ? marker_of(layer, value.product()->full_precision_matrix_mult) : "");
   }
 
   void from_module(const std::string& name, const at::Tensor& value) {
@@ -189,17 +187,16 @@ class Saver {
       items_.push_back(tensor::rewrite_item(name, value));
       return;
     }
-    const auto& product = *tensor::quantized(value).product();
     const std::string layer = name.substr(0, name.size() - kWeight.size());
     report_.changed.push_back(layer);
-    write_layer(layer, *tensor::quantized(value).stored(), product.input_scale, product.pre_quant_scale, "",
-                product.full_precision_matrix_mult);
+    write_layer(layer, tensor::quantized(value), "");
   }
 
   /// A layer in today's dialect; an empty marker is made.
-  void write_layer(const std::string& layer, const tensor::StoredWeight& weight, std::optional<float> input_scale,
-                   const at::Tensor& pre_quant_scale, std::string marker, bool full_precision = false) {
-    if (marker.empty()) marker = checkpoint::marker_text(weight.layout, full_precision);
+  void write_layer(const std::string& layer, const tensor::QuantizedTensorImpl& value, std::string marker) {
+    const tensor::StoredWeight& weight = *value.stored();
+    const tensor::ProductOptions& product = *value.product();
+    if (marker.empty()) marker = checkpoint::marker_text(weight.layout, product.full_precision_matrix_mult);
     for (size_t i = 0; i < weight.tensors.size(); ++i) {
       const formats::StoredTensor& spec = weight.layout.tensors[i];
       const std::string suffix = i == 0 ? "weight" : spec.suffix;
@@ -208,11 +205,12 @@ class Saver {
     }
     items_.push_back(RewriteItem::text(layer + "." + std::string(checkpoint::kMarkerSuffix), marker));
     markers_.emplace_back(layer, std::move(marker));
-    if (input_scale)
+    if (product.input_scale)
       items_.push_back(tensor::rewrite_item(layer + "." + std::string(checkpoint::kInputScale),
-                                            at::scalar_tensor(*input_scale, at::TensorOptions(at::kFloat))));
-    if (pre_quant_scale.defined())
-      items_.push_back(tensor::rewrite_item(layer + "." + std::string(checkpoint::kPreQuantScale), pre_quant_scale));
+                                            at::scalar_tensor(*product.input_scale, at::TensorOptions(at::kFloat))));
+    if (product.pre_quant_scale.defined())
+      items_.push_back(
+          tensor::rewrite_item(layer + "." + std::string(checkpoint::kPreQuantScale), product.pre_quant_scale));
   }
 
   /// A layer that the module does not have, in today's dialect; read when its turn comes.
