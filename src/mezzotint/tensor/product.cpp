@@ -24,9 +24,7 @@ void choose_inputs(formats::Matmul& product, const ProductOptions& options, int6
   product.inputs = formats::Inputs::runtime;
   if (options.input_scale) product.scaling = {.of = kernel::FloatScaling::Of::given, .scale = *options.input_scale};
   const auto form = product.layout->format->matmul_form;
-  if (options.input_scale || options.unscaled_inputs == UnscaledInputs::per_row || form == nullptr) return;
-  const formats::InputCodes codes = form(*product.layout, *product.parameters, 0).input;
-  if (codes != formats::InputCodes::fp8_e4m3 && codes != formats::InputCodes::fp8_e5m2) return;
+  if (form == nullptr || !unscaled_as_comfyui(options, form(*product.layout, *product.parameters, 0).input)) return;
   product.scaling = {.of = kernel::FloatScaling::Of::given, .scale = 1};
   if (rank == 1) product.inputs = formats::Inputs::as_given;
 }
@@ -73,6 +71,11 @@ void multiply_into(at::Tensor& y, const at::Tensor& input, const StoredWeight& s
 }
 
 }  // namespace
+
+bool unscaled_as_comfyui(const ProductOptions& options, formats::InputCodes input) {
+  const bool fp8 = input == formats::InputCodes::fp8_e4m3 || input == formats::InputCodes::fp8_e5m2;
+  return fp8 && !options.input_scale && options.unscaled_inputs == UnscaledInputs::as_comfyui;
+}
 
 std::string why_no_product(const at::Tensor& x, const QuantizedTensorImpl& weight) {
   if (x.device() != weight.device())

@@ -14,6 +14,10 @@ enum class Side : uint8_t {
   backward,  ///< y[..., K] = g[..., N] W, as the gradient of the input
 };
 
+/// Whether ComfyUI's rule for inputs without a scale is asked for and applies to what a format rounds them to: scale 1,
+/// and 1-D inputs as they are.
+bool unscaled_as_comfyui(const ProductOptions& options, formats::InputCodes input);
+
 /// Why there is no kernel for these operands, or "".
 std::string why_no_product(const at::Tensor& x, const QuantizedTensorImpl& weight);
 

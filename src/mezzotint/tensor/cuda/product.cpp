@@ -56,8 +56,7 @@ at::Tensor finished(at::Tensor sums, const at::Tensor& row_scale, const Operand&
 
 /// With what ComfyUI does where there is no input_scale, if that is asked for.
 ProductOptions with_static_scale(ProductOptions options, formats::InputCodes input, int64_t rank) {
-  const bool fp8 = input == formats::InputCodes::fp8_e4m3 || input == formats::InputCodes::fp8_e5m2;
-  if (!fp8 || options.input_scale || options.unscaled_inputs != UnscaledInputs::as_comfyui) return options;
+  if (!unscaled_as_comfyui(options, input)) return options;
   options.input_scale = 1;
   options.full_precision_matrix_mult |= rank == 1;
   return options;
