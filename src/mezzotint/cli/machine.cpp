@@ -9,11 +9,11 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <vector>
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/formats/parallel.h"
+#include "mezzotint/io/platform.h"
 
 namespace mezzotint::cli {
 namespace {
@@ -21,21 +21,8 @@ namespace {
 constexpr size_t kChunk = 8 << 20;
 constexpr uint64_t kProbeBytes = 256ull << 20;
 
-// "Name : value" of a file below /proc.
-std::string proc_value(const char* path, std::string_view key) {
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (!line.starts_with(key)) continue;
-    const size_t colon = line.find(':');
-    if (colon == std::string::npos) continue;
-    const size_t start = line.find_first_not_of(" \t", colon + 1);
-    return start == std::string::npos ? std::string() : line.substr(start);
-  }
-  return {};
-}
-
 uint64_t proc_kilobytes(std::string_view key) {
-  const std::string text = proc_value("/proc/meminfo", key);
+  const std::string text = io::platform::proc_value("/proc/meminfo", key);
   return text.empty() ? 0 : std::strtoull(text.c_str(), nullptr, 10) * 1024;
 }
 
@@ -91,7 +78,7 @@ double seconds_of(const auto& work) {
 
 MachineFacts machine_facts() {
   MachineFacts facts;
-  facts.cpu = proc_value("/proc/cpuinfo", "model name");
+  facts.cpu = io::platform::proc_value("/proc/cpuinfo", "model name");
   facts.threads = formats::default_threads();
   facts.memory_bytes = proc_kilobytes("MemTotal");
   facts.available_bytes = proc_kilobytes("MemAvailable");

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 /// Every call to the operating system that this program makes for files. One source file implements it for each
 /// system (platform_linux.cpp). All failures are mezzotint::Error with the system's own words in `found`.
@@ -37,6 +38,9 @@ uint64_t allocated_bytes(const std::filesystem::path& path);
 /// A value that changes when the machine starts anew; empty where the system has none. Bytes that were written but not
 /// synced before the last start may be gone.
 std::string boot_id();
+/// Of the lines "NAME : VALUE" in a file of the system (/proc/cpuinfo), the first value of a name that begins so; empty
+/// where there is none.
+std::string proc_value(const std::filesystem::path& path, std::string_view name);
 
 /// An open file. Reading and writing at offsets is safe from several threads.
 class File {

@@ -4,26 +4,16 @@
 #include <ATen/Version.h>
 #include <torch/version.h>
 
-#include <fstream>
 #include <thread>
 
+#include "mezzotint/io/platform.h"
 #include "mezzotint/kernel/isa.h"
 
 namespace mezzotint::run::bench {
-namespace {
-
-std::string processor() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("model name"))
-      if (const size_t colon = line.find(": "); colon != std::string::npos) return line.substr(colon + 2);
-  return "processor not named";
-}
-
-}  // namespace
 
 Machine this_machine(c10::Device device) {
-  return {.processor = processor(),
+  const std::string processor = io::platform::proc_value("/proc/cpuinfo", "model name");
+  return {.processor = processor.empty() ? "processor not named" : processor,
           .isa = std::string(kernel::name(kernel::active_isa())),
           .torch = TORCH_VERSION,
           .capability = at::get_cpu_capability(),
