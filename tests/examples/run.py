@@ -7,33 +7,25 @@ inputs that it recorded), examples/own_layout.cpp multiplies, saves and loads it
 import array
 import json
 import random
-import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
+import checkpoints  # noqa: E402
 
 WIDTH, HIDDEN, TEXT, FREQUENCIES, CHANNELS = 256, 512, 96, 64, 16
 
 
 def write(path, tensors):
     """tensors: name -> (shape, floats)"""
-    header, data = {}, b""
-    for name, (shape, values) in tensors.items():
-        raw = array.array("f", values).tobytes()
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    checkpoints.write(path, {name: ("F32", shape, array.array("f", values).tobytes())
+                             for name, (shape, values) in tensors.items()})
 
 
 def read(path):
-    raw = path.read_bytes()
-    (length,) = struct.unpack("<Q", raw[:8])
-    header = json.loads(raw[8:8 + length])
-    header.pop("__metadata__", None)
-    data = raw[8 + length:]
-    return {n: (e["dtype"], e["shape"], data[slice(*e["data_offsets"])]) for n, e in header.items()}
+    return checkpoints.read(path)[0]
 
 
 def normal(rng, shape, deviation, mean=0.0):

@@ -13,26 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
+from checkpoints import read, write  # noqa: E402
+
 FORMAT = "toy_int4"
 SHAPES = {"blocks.0.attn.q": (96, 64), "blocks.0.mlp.up": (33, 65), "blocks.1.mlp.down": (64, 200)}
-
-
-def write(path, tensors):
-    header, data = {}, b""
-    for name, (dtype, shape, raw) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def read(path):
-    raw = path.read_bytes()
-    (length,) = struct.unpack("<Q", raw[:8])
-    header = json.loads(raw[8:8 + length])
-    metadata = header.pop("__metadata__", {})
-    data = raw[8 + length:]
-    return {n: (e["dtype"], e["shape"], data[slice(*e["data_offsets"])]) for n, e in header.items()}, metadata
 
 
 def decode(tensors, layer, shape):
