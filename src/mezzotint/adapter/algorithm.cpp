@@ -41,6 +41,14 @@ double Factors::scale(int64_t rank) const {
   return *alpha / (rank_stabilized ? std::sqrt(r) : r);
 }
 
+double Factors::bound(int64_t rows) const {
+  return alpha.value_or(0) * (constraint_per_row ? static_cast<double>(rows) : 1);
+}
+
+Error Factors::error(std::string problem) const {
+  return Error({.name = "adapter-shape", .problem = std::move(problem), .tensor = target});
+}
+
 const Algorithm* find_algorithm(std::string_view name) {
   for (const Algorithm* algorithm : all_algorithms())
     if (algorithm->name == name) return algorithm;

@@ -9,6 +9,7 @@
 
 #include "mezzotint/adapter/effect.h"
 #include "mezzotint/adapter/tensor.h"
+#include "mezzotint/base/error.h"
 
 /// What an adapter algorithm is: one constant row of facts and functions, one file algorithms/NAME.cpp that defines
 /// `extern const Algorithm algorithm_NAME`. The build makes the table (cmake/Adapters.cmake).
@@ -42,6 +43,7 @@ struct Factors {
   std::vector<std::pair<std::string_view, Tensor>> tensors;
   std::optional<double> alpha;  ///< what it means is up to the algorithm
   bool rank_stabilized = false;
+  std::string target;               ///< for messages
   double factor = 1;                ///< of patches that are parts of another: lora_B.bias is scaled as its LoRA
   bool constraint_per_row = false;  ///< OFT and BOFT: alpha counts per output row (ReadOptions)
 
@@ -49,6 +51,9 @@ struct Factors {
   const Tensor& at(std::string_view role) const;
   /// Moves a tensor out; empty where there is none.
   Tensor take(std::string_view role);
+  /// What alpha bounds the norm of an orthogonal adapter of `rows` outputs by; 0 = not at all.
+  double bound(int64_t rows) const;
+  Error error(std::string problem) const;
   /// alpha / rank, or alpha / sqrt(rank) where stabilized; 1 without alpha.
   double scale(int64_t rank) const;
 };

@@ -69,16 +69,29 @@ struct LoraRow {
     return "";
   }
 
+  static Shape enlarged(const Factors& factors, const Shape& weight) {
+    const Tensor* reshape = factors.find("reshape_weight");
+    if (!reshape) return weight;
+    Shape shape;
+    for (const float size : reshape->values) shape.push_back(std::llround(size));
+    for (size_t i = 0; i < shape.size(); ++i) {
+      if (shape[i] < weight[i])
+        throw factors.error(fmt::format("it would cut the weight {} to {}", to_string(weight), to_string(shape)));
+    }
+    return shape;
+  }
+
   static std::unique_ptr<const Effect> make(Factors factors, const Shape& weight) {
-    Shape shape = weight;
-    if (const Tensor* reshape = factors.find("reshape_weight"))
-      for (size_t i = 0; i < shape.size(); ++i) shape[i] = std::llround(reshape->values[i]);
+    Shape shape = enlarged(factors, weight);
     Tensor down = factors.take("lora_down");
     const double scale = factors.scale(down.rows());
     if (const Tensor* mid = factors.find("lora_mid")) down = fold_core(*mid, down);
     down.shape = {down.rows(), down.cols()};
     Tensor up = factors.take("lora_up");
     up.shape = {up.rows(), up.cols()};
+    if (up.rows() != matrix_rows(shape) || down.cols() != matrix_cols(shape))
+      throw factors.error(fmt::format("it is made for a weight of {}, reshape_weight says {}",
+                                      size_text(up.rows(), down.cols()), to_string(shape)));
     return std::make_unique<LoraEffect>(std::move(shape), LowRank{std::move(up), std::move(down), scale});
   }
 };
