@@ -68,6 +68,10 @@ struct Algorithm {
   std::string (*misfit)(const Parts& parts, const Shape& weight);
   /// For parts that fit. Magnitudes of DoRA are seen to elsewhere (dora.h).
   std::unique_ptr<const Effect> (*make)(Factors factors, const Shape& weight);
+  bool alpha_is_bound = false;  ///< alpha bounds a norm and is no numerator of a scale
+  bool takes_magnitude = true;  ///< a DoRA magnitude under the same target is of this patch
+  /// LyCORIS with rs_lora stores alpha * sqrt(rank) so that alpha / rank is right, but of this algorithm just alpha.
+  bool rs_alpha_is_raw = false;
 };
 
 /// Every algorithm compiled in, in alphabetical order of the files.

@@ -95,6 +95,7 @@ extern const Algorithm algorithm_boft = {
     .claims = BoftRow::claims,
     .misfit = BoftRow::misfit,
     .make = BoftRow::make,
+    .alpha_is_bound = true,
 };
 
 }  // namespace mezzotint::adapter

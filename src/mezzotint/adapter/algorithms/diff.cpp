@@ -52,6 +52,7 @@ extern const Algorithm algorithm_diff = {
     .claims = DiffRow::claims,
     .misfit = DiffRow::misfit,
     .make = DiffRow::make,
+    .takes_magnitude = false,
 };
 
 }  // namespace mezzotint::adapter

@@ -113,6 +113,7 @@ extern const Algorithm algorithm_glora = {
     .claims = GloraRow::claims,
     .misfit = GloraRow::misfit,
     .make = GloraRow::make,
+    .rs_alpha_is_raw = true,
 };
 
 }  // namespace mezzotint::adapter

@@ -72,6 +72,7 @@ extern const Algorithm algorithm_ia3 = {
     .claims = Ia3Row::claims,
     .misfit = Ia3Row::misfit,
     .make = Ia3Row::make,
+    .takes_magnitude = false,
 };
 
 }  // namespace mezzotint::adapter

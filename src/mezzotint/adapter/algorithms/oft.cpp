@@ -73,6 +73,7 @@ extern const Algorithm algorithm_oft = {
     .claims = OftRow::claims,
     .misfit = OftRow::misfit,
     .make = OftRow::make,
+    .alpha_is_bound = true,
 };
 
 }  // namespace mezzotint::adapter

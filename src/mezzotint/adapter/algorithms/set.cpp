@@ -47,6 +47,7 @@ extern const Algorithm algorithm_set = {
     .claims = SetRow::claims,
     .misfit = SetRow::misfit,
     .make = SetRow::make,
+    .takes_magnitude = false,
 };
 
 }  // namespace mezzotint::adapter
