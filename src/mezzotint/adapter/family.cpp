@@ -18,8 +18,13 @@ bool Names::any(std::string_view stem) const {
   return at != shapes_.end() && at->first.starts_with(stem);
 }
 
+bool Names::has_layer(std::string_view layer) const {
+  const std::string name(layer);
+  return has(name) || any(name + ".") || has(name + "_weight");
+}
+
 void Aliases::add(std::string name, std::string layer, int64_t row0, int64_t rows) {
-  if (!names_.any(layer + ".")) return;
+  if (!names_.has_layer(layer)) return;
   all_.push_back({std::move(name), {std::move(layer), row0, rows, false}});
 }
 
@@ -33,8 +38,22 @@ void Aliases::add_slices(std::string_view prefix, std::initializer_list<std::str
 }
 
 void Aliases::add_swapped(std::string name, std::string layer) {
-  if (!names_.any(layer + ".")) return;
+  if (!names_.has_layer(layer)) return;
   all_.push_back({std::move(name), {std::move(layer), 0, 0, true}});
+}
+
+void Aliases::add_pairs(const std::string& theirs, const std::string& ours, Pairs pairs) {
+  for (const auto& [from, to] : pairs) add(theirs + std::string(from), ours + std::string(to));
+}
+
+void Aliases::add_tree(const std::string& theirs, const std::string& ours) {
+  constexpr std::string_view kWeight = ".weight";
+  const auto& all = names_.all();
+  for (auto at = all.lower_bound(ours); at != all.end() && at->first.starts_with(ours); ++at) {
+    if (!at->first.ends_with(kWeight)) continue;
+    const std::string layer = at->first.substr(0, at->first.size() - kWeight.size());
+    add(theirs + layer.substr(ours.size()), layer);
+  }
 }
 
 }  // namespace mezzotint::adapter

@@ -30,8 +30,8 @@ class Names {
  public:
   void add(std::string name, Shape shape) { shapes_.insert_or_assign(std::move(name), std::move(shape)); }
   bool has(std::string_view name) const { return shapes_.contains(name); }
-  /// Whether there is `layer`.weight.
-  bool has_layer(std::string_view layer) const { return has(std::string(layer) + ".weight"); }
+  /// Whether there is a tensor of this layer: `layer` itself, or `layer`.something or `layer`_weight.
+  bool has_layer(std::string_view layer) const;
   /// Dimension `axis` of `layer`.weight, or 0.
   int64_t dim(std::string_view layer, size_t axis) const;
   /// n where something is called `stem`0.*, ... `stem`(n-1).*.
@@ -53,6 +53,11 @@ class Aliases {
   void add_slices(std::string_view prefix, std::initializer_list<std::string_view> names, const std::string& layer,
                   int64_t rows);
   void add_swapped(std::string name, std::string layer);
+  /// {theirs, ours} behind two prefixes.
+  using Pairs = std::initializer_list<std::pair<std::string_view, std::string_view>>;
+  void add_pairs(const std::string& theirs, const std::string& ours, Pairs pairs);
+  /// Every layer below `ours` (with its dot) under the same name below `theirs`.
+  void add_tree(const std::string& theirs, const std::string& ours);
   const std::vector<std::pair<std::string, Target>>& all() const { return all_; }
 
  private:
