@@ -50,13 +50,13 @@ class Measure : public Conversion {
   int64_t rows_ = 0;
 };
 
-const char* const kFormats[] = {"nvfp4",        "mxfp8",          "float8_e4m3fn", "int8_row",
-                                "int8_convrot", "int8_blockwise", "bf16"};
+const std::vector<std::string> kMeasuredFormats = {"nvfp4",        "mxfp8",          "float8_e4m3fn", "int8_row",
+                                                   "int8_convrot", "int8_blockwise", "bf16"};
 
 TEST_F(Measure, AllRowsGiveTheErrorOfTheInMemoryPath) {
   auto rng = test_rng();
   const RawTensor tensor = weight(rng, {384, 256});
-  for (const std::string format : kFormats)
+  for (const std::string& format : kMeasuredFormats)
     for (const int64_t most_rows : {int64_t{0}, int64_t{1000}}) {
       const QuantizationError error = measure(tensor, format, 128, most_rows);
       EXPECT_EQ(rows_, 384);
@@ -74,7 +74,7 @@ TEST_F(Measure, AllRowsGiveTheErrorOfTheInMemoryPath) {
 TEST_F(Measure, ASampleIsNearTheWhole) {
   auto rng = test_rng();
   const RawTensor tensor = weight(rng, {2048, 256});
-  for (const std::string format : kFormats) {
+  for (const std::string& format : kMeasuredFormats) {
     const double error = measure(tensor, format, 128, 256).relative_squared();
     EXPECT_EQ(rows_, 256);
     const double whole = whole_error(format, tensor);

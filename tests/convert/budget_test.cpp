@@ -13,7 +13,7 @@ using test::test_rng;
 
 using Json = nlohmann::ordered_json;
 
-const std::vector<std::string> kFormats = {"nvfp4", "int8_row", "float8_e4m3fn", "bf16"};
+const std::vector<std::string> kBudgetFormats = {"nvfp4", "int8_row", "float8_e4m3fn", "bf16"};
 
 /// Four blocks whose layers differ in size and in how well they can be quantized, a norm and biases.
 RawFile blocks(std::mt19937_64& rng, DType dtype = DType::bf16) {
@@ -72,7 +72,7 @@ TEST_F(Budgets, FillTheTargetAndNeverPassIt) {
   const RawFile file = blocks(rng);
   test::write_raw(in(), file);
   std::map<std::string, std::map<std::string, double>> errors_of;
-  for (const std::string& format : kFormats)
+  for (const std::string& format : kBudgetFormats)
     if (format != "bf16") errors_of[format] = errors(format);
   for (const auto& [layer, error] : errors_of.at("nvfp4")) errors_of["bf16"][layer] = 0;
 
@@ -96,7 +96,7 @@ TEST_F(Budgets, FillTheTargetAndNeverPassIt) {
       EXPECT_DOUBLE_EQ(layer.relative_error, errors_of.at(asked).at(layer.layer));
       cost += layer.weight * layer.relative_error * layer.relative_error;
       weights += layer.weight;
-      for (const std::string& format : kFormats)
+      for (const std::string& format : kBudgetFormats)
         if (errors_of.at(format).at(layer.layer) < layer.relative_error) {
           EXPECT_GT(size(changed(result, layer.layer, format)), target) << layer.layer << " fits as " << format;
         }

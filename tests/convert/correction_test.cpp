@@ -17,7 +17,7 @@ using test::f32_tensor;
 using test::RawFile;
 using Matrix = std::vector<double>;  // row-major
 
-constexpr int64_t kRows = 96, kCols = 80;
+constexpr int64_t kCorrectedRows = 96, kCorrectedCols = 80;
 
 /// Entry (i, k) of an orthonormal basis of R^n.
 double cosine_basis(int64_t n, int64_t i, int64_t k) {
@@ -28,12 +28,13 @@ double cosine_basis(int64_t n, int64_t i, int64_t k) {
 
 /// U diag(values) V' with as many orthonormal vectors as there are values.
 Matrix with_singular_values(const std::vector<double>& values) {
-  Matrix out(static_cast<size_t>(kRows * kCols), 0.0);
-  for (int64_t r = 0; r < kRows; ++r)
-    for (int64_t c = 0; c < kCols; ++c)
+  Matrix out(static_cast<size_t>(kCorrectedRows * kCorrectedCols), 0.0);
+  for (int64_t r = 0; r < kCorrectedRows; ++r)
+    for (int64_t c = 0; c < kCorrectedCols; ++c)
       for (size_t k = 0; k < values.size(); ++k)
-        out[static_cast<size_t>(r * kCols + c)] += values[k] * cosine_basis(kRows, r, static_cast<int64_t>(k) + 1) *
-                                                   cosine_basis(kCols, c, static_cast<int64_t>(k) + 2);
+        out[static_cast<size_t>(r * kCorrectedCols + c)] +=
+            values[k] * cosine_basis(kCorrectedRows, r, static_cast<int64_t>(k) + 1) *
+            cosine_basis(kCorrectedCols, c, static_cast<int64_t>(k) + 2);
   return out;
 }
 
@@ -54,8 +55,8 @@ class Correcting : public Conversion {
   void write_pair(const Matrix& error) {
     std::mt19937_64 rng = test::test_rng();
     RawFile plain;
-    plain.tensors.emplace_back("a.weight", weight(rng, {kRows, kCols}, DType::f32));
-    plain.tensors.emplace_back("a.bias", f32_tensor({kRows}, std::vector<float>(kRows, 1.0f)));
+    plain.tensors.emplace_back("a.weight", weight(rng, {kCorrectedRows, kCorrectedCols}, DType::f32));
+    plain.tensors.emplace_back("a.bias", f32_tensor({kCorrectedRows}, std::vector<float>(kCorrectedRows, 1.0f)));
     test::write_raw(made_ / "in.safetensors", plain);
     run(made_ / "in.safetensors", codes(), {.to = "int8_row", .preset = "none", .include = {"a"}});
     run(codes(), made_ / "plain.safetensors", {.to = "fp32", .preset = "none"});
@@ -67,8 +68,8 @@ class Correcting : public Conversion {
       error_[i] = static_cast<double>(sum[i]) - decoded_[i];  // as the files have it
     }
     RawFile file;
-    file.tensors.emplace_back("a.weight", f32_tensor({kRows, kCols}, sum));
-    file.tensors.emplace_back("a.bias", f32_tensor({kRows}, std::vector<float>(kRows, 2.0f)));
+    file.tensors.emplace_back("a.weight", f32_tensor({kCorrectedRows, kCorrectedCols}, sum));
+    file.tensors.emplace_back("a.bias", f32_tensor({kCorrectedRows}, std::vector<float>(kCorrectedRows, 2.0f)));
     test::write_raw(original(), file);
   }
   static void run(const std::filesystem::path& from, const std::filesystem::path& to, const ConvertOptions& options) {
@@ -92,16 +93,16 @@ class Correcting : public Conversion {
     EXPECT_EQ(up_tensor.dtype, "F32");
     const Matrix up = values_of(up_tensor), down = values_of(down_tensor);
     const int64_t rank = down_tensor.shape[0];
-    EXPECT_EQ(up_tensor.shape, (Shape{kRows, rank}));
-    EXPECT_EQ(down_tensor.shape, (Shape{rank, kCols}));
+    EXPECT_EQ(up_tensor.shape, (Shape{kCorrectedRows, rank}));
+    EXPECT_EQ(down_tensor.shape, (Shape{rank, kCorrectedCols}));
     EXPECT_EQ(file.at("diffusion_model.a.alpha"), f32_tensor({}, {static_cast<float>(rank)})) << "alpha / rank = 1";
     EXPECT_EQ(file.tensors.size(), 3u);
     Matrix left = error_;
-    for (int64_t r = 0; r < kRows; ++r)
-      for (int64_t c = 0; c < kCols; ++c)
+    for (int64_t r = 0; r < kCorrectedRows; ++r)
+      for (int64_t c = 0; c < kCorrectedCols; ++c)
         for (int64_t k = 0; k < rank; ++k)
-          left[static_cast<size_t>(r * kCols + c)] -=
-              up[static_cast<size_t>(r * rank + k)] * down[static_cast<size_t>(k * kCols + c)];
+          left[static_cast<size_t>(r * kCorrectedCols + c)] -=
+              up[static_cast<size_t>(r * rank + k)] * down[static_cast<size_t>(k * kCorrectedCols + c)];
     return left;
   }
 
@@ -152,47 +153,48 @@ class CorrectingOutputs : public Correcting {
  protected:
   void record(bool gram) {
     std::mt19937_64 rng = test::test_rng();
-    const test::Inputs inputs = test::make_inputs(rng, 1000, kCols);
+    const test::Inputs inputs = test::make_inputs(rng, 1000, kCorrectedCols);
     test::write_raw(calibration(), test::recording("a", inputs, gram));
-    moments_.assign(static_cast<size_t>(kCols * kCols), 0.0);
+    moments_.assign(static_cast<size_t>(kCorrectedCols * kCorrectedCols), 0.0);
     for (size_t t = 0; t < inputs.tokens; ++t)
-      for (size_t i = 0; i < kCols; ++i)
-        for (size_t j = 0; j < kCols; ++j)
-          moments_[i * kCols + j] += double{inputs.at(t, i)} * double{inputs.at(t, j)} / 1000;
+      for (size_t i = 0; i < kCorrectedCols; ++i)
+        for (size_t j = 0; j < kCorrectedCols; ++j)
+          moments_[i * kCorrectedCols + j] += double{inputs.at(t, i)} * double{inputs.at(t, j)} / 1000;
     double trace = 0;
-    for (size_t i = 0; i < kCols; ++i) trace += moments_[i * kCols + i];
-    const double damping = damping_of(1000, kCols) * trace / kCols;
-    for (size_t i = 0; i < kCols; ++i)
-      for (size_t j = 0; j < kCols; ++j) {
-        if (!gram && i != j) moments_[i * kCols + j] = 0;
-        if (i == j) moments_[i * kCols + j] += damping;
+    for (size_t i = 0; i < kCorrectedCols; ++i) trace += moments_[i * kCorrectedCols + i];
+    const double damping = damping_of(1000, kCorrectedCols) * trace / kCorrectedCols;
+    for (size_t i = 0; i < kCorrectedCols; ++i)
+      for (size_t j = 0; j < kCorrectedCols; ++j) {
+        if (!gram && i != j) moments_[i * kCorrectedCols + j] = 0;
+        if (i == j) moments_[i * kCorrectedCols + j] += damping;
       }
     // Cholesky, by its definition.
     factor_.assign(moments_.size(), 0.0);
-    for (size_t i = 0; i < kCols; ++i)
+    for (size_t i = 0; i < kCorrectedCols; ++i)
       for (size_t j = 0; j <= i; ++j) {
-        double sum = moments_[i * kCols + j];
-        for (size_t k = 0; k < j; ++k) sum -= factor_[i * kCols + k] * factor_[j * kCols + k];
-        factor_[i * kCols + j] = i == j ? std::sqrt(sum) : sum / factor_[j * kCols + j];
+        double sum = moments_[i * kCorrectedCols + j];
+        for (size_t k = 0; k < j; ++k) sum -= factor_[i * kCorrectedCols + k] * factor_[j * kCorrectedCols + k];
+        factor_[i * kCorrectedCols + j] = i == j ? std::sqrt(sum) : sum / factor_[j * kCorrectedCols + j];
       }
   }
   Matrix times_factor(const Matrix& x) const {
     Matrix out(x.size(), 0.0);
-    for (int64_t r = 0; r < kRows; ++r)
-      for (int64_t c = 0; c < kCols; ++c)
-        for (int64_t k = c; k < kCols; ++k)
-          out[static_cast<size_t>(r * kCols + c)] +=
-              x[static_cast<size_t>(r * kCols + k)] * factor_[static_cast<size_t>(k * kCols + c)];
+    for (int64_t r = 0; r < kCorrectedRows; ++r)
+      for (int64_t c = 0; c < kCorrectedCols; ++c)
+        for (int64_t k = c; k < kCorrectedCols; ++k)
+          out[static_cast<size_t>(r * kCorrectedCols + c)] +=
+              x[static_cast<size_t>(r * kCorrectedCols + k)] * factor_[static_cast<size_t>(k * kCorrectedCols + c)];
     return out;
   }
   /// E with E C = `product`.
   Matrix divided_by_factor(Matrix product) const {
-    for (int64_t r = 0; r < kRows; ++r)
-      for (int64_t c = kCols - 1; c >= 0; --c) {
-        double& value = product[static_cast<size_t>(r * kCols + c)];
-        for (int64_t k = c + 1; k < kCols; ++k)
-          value -= product[static_cast<size_t>(r * kCols + k)] * factor_[static_cast<size_t>(k * kCols + c)];
-        value /= factor_[static_cast<size_t>(c * kCols + c)];
+    for (int64_t r = 0; r < kCorrectedRows; ++r)
+      for (int64_t c = kCorrectedCols - 1; c >= 0; --c) {
+        double& value = product[static_cast<size_t>(r * kCorrectedCols + c)];
+        for (int64_t k = c + 1; k < kCorrectedCols; ++k)
+          value -= product[static_cast<size_t>(r * kCorrectedCols + k)] *
+                   factor_[static_cast<size_t>(k * kCorrectedCols + c)];
+        value /= factor_[static_cast<size_t>(c * kCorrectedCols + c)];
       }
     return product;
   }
@@ -227,13 +229,13 @@ TEST_F(CorrectingOutputs, ErrorsOfOutputsAreToldWithoutTheDamping) {
   write_pair(with_singular_values(falling(60, 0.5, 0.93)));
   const Correction result = correct({.rank = 8, .dtype = DType::f32, .calibration = {calibration()}});
   std::mt19937_64 rng = test::test_rng();
-  const test::Inputs inputs = test::make_inputs(rng, 1000, kCols);
+  const test::Inputs inputs = test::make_inputs(rng, 1000, kCorrectedCols);
   const auto output = [&](const Matrix& w) {
     double sum = 0;
     for (size_t t = 0; t < inputs.tokens; ++t)
-      for (size_t r = 0; r < kRows; ++r) {
+      for (size_t r = 0; r < kCorrectedRows; ++r) {
         double y = 0;
-        for (size_t c = 0; c < kCols; ++c) y += w[r * kCols + c] * double{inputs.at(t, c)};
+        for (size_t c = 0; c < kCorrectedCols; ++c) y += w[r * kCorrectedCols + c] * double{inputs.at(t, c)};
         sum += y * y;
       }
     return std::sqrt(sum);
@@ -262,7 +264,7 @@ TEST_F(CorrectingOutputs, TheBytesDoNotDependOnThreadsOrMemory) {
 }
 
 TEST_F(Correcting, NothingIsWrittenWhereNothingIsGained) {
-  write_pair(Matrix(static_cast<size_t>(kRows * kCols), 0.0));
+  write_pair(Matrix(static_cast<size_t>(kCorrectedRows * kCorrectedCols), 0.0));
   const Correction same = correct({});
   EXPECT_EQ(same.written, 0u);
   EXPECT_EQ(same.identical, 1u);
@@ -276,10 +278,10 @@ TEST_F(Correcting, NothingIsWrittenWhereNothingIsGained) {
     if (name == "a.weight") tensor.bytes.assign(tensor.bytes.size(), '\0');
   test::write_raw(codes(), tiny);
   RawFile plain = test::read_raw(original());
-  std::vector<float> small(static_cast<size_t>(kRows * kCols));
+  std::vector<float> small(static_cast<size_t>(kCorrectedRows * kCorrectedCols));
   const Matrix error = with_singular_values({1e-16});
   std::copy(error.begin(), error.end(), small.begin());
-  plain.at("a.weight") = f32_tensor({kRows, kCols}, small);
+  plain.at("a.weight") = f32_tensor({kCorrectedRows, kCorrectedCols}, small);
   test::write_raw(original(), plain);
   const Correction nothing = correct({.rank = 1, .dtype = DType::f16});
   EXPECT_EQ(nothing.written, 0u);

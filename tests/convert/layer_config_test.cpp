@@ -13,8 +13,8 @@ using testing::HasSubstr;
 
 const std::vector<std::string> kNames = {"blocks.1.attn.q", "blocks.10.attn.q", "blocks.1.mlp.0", "final"};
 
-LayerConfig parse(std::string_view json, bool fullmatch = false) {
-  return LayerConfig::parse(json, kNames, fullmatch);
+LayerConfig parse(std::string_view text, bool fullmatch = false) {
+  return LayerConfig::parse(text, kNames, fullmatch);
 }
 
 std::string key_for(const LayerConfig& config, std::string_view name) {
@@ -22,9 +22,9 @@ std::string key_for(const LayerConfig& config, std::string_view name) {
   return found ? found->key : "";
 }
 
-std::string error_of(std::string_view json) {
+std::string problem_of(std::string_view text) {
   try {
-    parse(json);
+    parse(text);
   } catch (const Error& error) {
     return std::string(error.name()) + ": " + error.what();
   }
@@ -57,11 +57,11 @@ TEST(LayerConfig, ScalingModeMeansWhatItSays) {
   EXPECT_EQ(selection(R"({"format": "float8_e4m3fn", "scaling_mode": "tensor"})"), plain("float8_e4m3fn"));
   EXPECT_EQ(selection(R"({"format": "int8_blockwise", "scaling_mode": "block2d", "block_size": 96})"),
             plain("int8_blockwise:block_size=96"));
-  EXPECT_THAT(error_of(R"({"final": {"format": "float8_e4m3fn", "scaling_mode": "row"}})"),
+  EXPECT_THAT(problem_of(R"({"final": {"format": "float8_e4m3fn", "scaling_mode": "row"}})"),
               HasSubstr("float8_e4m3fn cannot scale by row (expected row, found tensor)"));
-  EXPECT_THAT(error_of(R"({"final": {"format": "int8_tensorwise", "scaling_mode": "block"}})"),
+  EXPECT_THAT(problem_of(R"({"final": {"format": "int8_tensorwise", "scaling_mode": "block"}})"),
               HasSubstr("cannot scale by block"));
-  EXPECT_THAT(error_of(R"({"final": {"format": "int8", "scaling_mode": "diagonal"}})"),
+  EXPECT_THAT(problem_of(R"({"final": {"format": "int8", "scaling_mode": "diagonal"}})"),
               HasSubstr("unknown scaling_mode"));
 }
 
@@ -81,9 +81,9 @@ TEST(LayerConfig, MostSpecificWins) {
 }
 
 TEST(LayerConfig, SearchOrFullmatch) {
-  const char* json = R"({"attn": {"skip": true}})";
-  EXPECT_EQ(key_for(parse(json), "blocks.1.attn.q"), "attn");
-  EXPECT_EQ(key_for(parse(json, true), "blocks.1.attn.q"), "");
+  const char* text = R"({"attn": {"skip": true}})";
+  EXPECT_EQ(key_for(parse(text), "blocks.1.attn.q"), "attn");
+  EXPECT_EQ(key_for(parse(text, true), "blocks.1.attn.q"), "");
   EXPECT_EQ(key_for(parse(R"({".*attn.*": {"skip": true}})", true), "blocks.1.attn.q"), ".*attn.*");
   // The name without the component's prefix counts too.
   const auto config = parse(R"({"^blocks": {"skip": true}})");
@@ -122,8 +122,8 @@ TEST(LayerConfig, EveryMistakeHasItsMessage) {
       {R"({"a(": {"skip": true}})", "bad-regex"},
       {R"({"a(": {"format": ""}})", "bad-regex"},
   };
-  for (const auto& [json, message] : cases) EXPECT_THAT(error_of(json), HasSubstr(message)) << json;
-  EXPECT_EQ(error_of(R"({"a": {"skip": true}, "b": {"skip": true}})"), "");  // the same field in two entries is fine
+  for (const auto& [text, message] : cases) EXPECT_THAT(problem_of(text), HasSubstr(message)) << text;
+  EXPECT_EQ(problem_of(R"({"a": {"skip": true}, "b": {"skip": true}})"), "");  // the same field in two entries is fine
 }
 
 TEST(LayerConfig, TemplateLoadsBackAsNoChange) {
@@ -146,9 +146,9 @@ TEST(LayerConfig, NamesKeysThatMatchNothing) {
 
 TEST(LayerConfig, InTheRules) {
   const Shape shape = {64, 64};
-  const auto decide = [&](const char* json, const char* tensor, std::vector<std::string> exclude = {}) {
+  const auto decide = [&](const char* text, const char* tensor, std::vector<std::string> exclude = {}) {
     RuleOptions options{.preset = &select_preset("generic"), .exclude = std::move(exclude)};
-    options.layer_config = LayerConfig::parse(json, {}, false);
+    options.layer_config = LayerConfig::parse(text, {}, false);
     return LayerRules(std::move(options)).decide(tensor, shape, true);
   };
   // An entry beats the rules and --exclude.

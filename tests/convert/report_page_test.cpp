@@ -25,7 +25,7 @@ struct Page {
   std::string report;              // the JSON
 };
 
-Page read(const std::string& html) {
+Page read_report_page(const std::string& html) {
   static const std::set<std::string> kEmpty = {"meta", "input", "br"};
   Page page;
   std::vector<std::string> open;
@@ -104,7 +104,7 @@ Report full_report() {
 TEST(ReportPage, IsWellFormedAndFetchesNothing) {
   for (const Report& report : {full_report(), test::sample_report(3), test::sample_report(1), Report{}}) {
     const std::string html = report_html(report);
-    const Page page = read(html);
+    const Page page = read_report_page(html);
     EXPECT_EQ(page.problem, "");
     EXPECT_THAT(html, Not(HasSubstr("http:")));
     EXPECT_THAT(html, Not(HasSubstr("https:")));
@@ -112,9 +112,9 @@ TEST(ReportPage, IsWellFormedAndFetchesNothing) {
     EXPECT_EQ(html.find_first_of("\r\b\f"), std::string::npos);
   }
   // The reader itself sees what is wrong.
-  EXPECT_NE(read("<!doctype html><p><b></p></b>").problem, "");
-  EXPECT_NE(read("<!doctype html><p><img src=x").problem, "");
-  EXPECT_NE(read("<!doctype html><p>").problem, "");
+  EXPECT_NE(read_report_page("<!doctype html><p><b></p></b>").problem, "");
+  EXPECT_NE(read_report_page("<!doctype html><p><img src=x").problem, "");
+  EXPECT_NE(read_report_page("<!doctype html><p>").problem, "");
 }
 
 TEST(ReportPage, SaysTheWorstLayersAndTheOptionFirst) {
@@ -122,7 +122,7 @@ TEST(ReportPage, SaysTheWorstLayersAndTheOptionFirst) {
   test::set_error(report.layers[5], 0.30);
   test::set_error(report.layers[20], 0.20);
   test::set_error(report.layers[11], 0.13);
-  const std::string text = read(report_html(report)).text;
+  const std::string text = read_report_page(report_html(report)).text;
   const size_t map = text.find("block by block");
   ASSERT_NE(map, std::string::npos);
   size_t last = 0;
@@ -147,7 +147,7 @@ TEST(ReportPage, NamesCannotBreakIt) {
   report.times = {{evil, 1}};
   report.frontier = {{1000, 8, 1, 0.02, {{evil, 8}}, true}};
   const std::string html = report_html(report);
-  const Page page = read(html);
+  const Page page = read_report_page(html);
   EXPECT_EQ(page.problem, "");
   EXPECT_EQ(page.elements.count("img"), 0u);
   EXPECT_THAT(html, Not(HasSubstr("<script>alert")));
@@ -162,7 +162,7 @@ TEST(ReportPage, NamesCannotBreakIt) {
 TEST(ReportPage, ShowsTheNumbersOfTheJson) {
   const Report report = full_report();
   const json data = json::parse(report_json(report));
-  const Page page = read(report_html(report));
+  const Page page = read_report_page(report_html(report));
   EXPECT_EQ(json::parse(page.report), data) << "the page holds its twin";
   EXPECT_THAT(page.text, HasSubstr(percent_text(data["median_relative_error"])));
   EXPECT_THAT(page.text, HasSubstr(size_text(data["bytes_out"])));

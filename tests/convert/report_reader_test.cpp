@@ -131,7 +131,7 @@ std::map<std::string, double> errors_of(const Node& table) {
   return errors;
 }
 
-Read read(const std::string& html) {
+Read read_page(const std::string& html) {
   const Node page = parse(html);
   Read found;
   bool before = true;
@@ -188,7 +188,7 @@ class ReportReader : public Conversion {
 TEST_F(ReportReader, NamesTheWorstLayersAndWhatMendsThemFromThePageAlone) {
   test::write_raw(in(), model(ruined_));
   const ConvertOptions options{.to = "int8_tensorwise", .effort = 0};
-  const Read found = read(page(options));
+  const Read found = read_page(page(options));
 
   // At the top: in front of every other section, within what a screen or two hold.
   ASSERT_FALSE(found.sections.empty());
@@ -219,7 +219,7 @@ TEST_F(ReportReader, NamesTheWorstLayersAndWhatMendsThemFromThePageAlone) {
   // Both do what the page says.
   ConvertOptions kept = options;
   kept.exclude = {found.options.at("--exclude")};
-  const Read after = read(page(kept));
+  const Read after = read_page(page(kept));
   EXPECT_EQ(after.errors.size(), 9u);
   EXPECT_TRUE(after.verdict.starts_with("No layer stands out")) << after.verdict;
   EXPECT_FALSE(after.options.contains("--exclude"));
@@ -231,12 +231,12 @@ TEST_F(ReportReader, NamesTheWorstLayersAndWhatMendsThemFromThePageAlone) {
   for (const auto& layer : promoted.layers)
     if (!layer.raised_from.empty()) raised.insert(layer.layer);
   EXPECT_EQ(raised, (std::set<std::string>{"blocks.0.q", "blocks.2.up", "blocks.4.up"}));
-  for (const auto& [name, error] : read(page(promoted.options)).errors) EXPECT_LT(error, threshold) << name;
+  for (const auto& [name, error] : read_page(page(promoted.options)).errors) EXPECT_LT(error, threshold) << name;
 }
 
 TEST_F(ReportReader, FindsNothingToMendWhereNothingIsRuined) {
   test::write_raw(in(), model({}));
-  const Read found = read(page({.to = "int8_tensorwise", .effort = 0}));
+  const Read found = read_page(page({.to = "int8_tensorwise", .effort = 0}));
   EXPECT_TRUE(found.verdict.starts_with("No layer stands out")) << found.verdict;
   EXPECT_EQ(found.worst.size(), 3u);
   EXPECT_FALSE(found.options.contains("--exclude"));
@@ -246,7 +246,7 @@ TEST_F(ReportReader, FindsNothingToMendWhereNothingIsRuined) {
 
 TEST_F(ReportReader, OneRuinedLayerIsNotHiddenByTheOthers) {
   test::write_raw(in(), model({{"blocks.5.q", 12}}));
-  const Read found = read(page({.to = "int8_tensorwise", .effort = 0}));
+  const Read found = read_page(page({.to = "int8_tensorwise", .effort = 0}));
   EXPECT_TRUE(found.verdict.starts_with("1 of 12 layers")) << found.verdict;
   ASSERT_EQ(found.worst.size(), 3u);
   EXPECT_EQ(found.worst.front(), "blocks.5.q");

@@ -195,7 +195,7 @@ Names expected(const Filter& filter, bool four_bit, const std::vector<io::Tensor
   return names;
 }
 
-Names quantized(const Plan& plan) {
+Names quantized_names(const Plan& plan) {
   Names names;
   for (const PlanRow& row : plan.rows)
     if (row.layout && row.layout->format->quantized) names.insert(row.name);
@@ -236,7 +236,7 @@ TEST_F(ShippedRecipes, QuantizeTheLayersOfTheirFilter) {
         SCOPED_TRACE(recipe + " on " + filter.models[i]);
         tested.insert(recipe);
         const Plan made = plan(recipe_from_json(std::string(select_shipped_recipe(recipe).text)));
-        EXPECT_EQ(quantized(made), expected(filter, std::string(kind) == "nvfp4", tensors));
+        EXPECT_EQ(quantized_names(made), expected(filter, std::string(kind) == "nvfp4", tensors));
         for (const PlanRow& row : made.rows) {
           const bool stored = row.layout && row.layout->format->quantized;
           EXPECT_TRUE(!stored || row.layout->format == formats::select_format(format).format) << row.name;
@@ -253,7 +253,7 @@ TEST_F(ShippedRecipes, AreToldApartByThisTest) {
   write_model(tensors);
   const Plan made = plan(recipe_from_json(std::string(select_shipped_recipe("ctq-zimage-fp8").text)));
   for (const Filter& filter : filters())
-    EXPECT_EQ(quantized(made) == expected(filter, false, tensors), std::string_view(filter.flag) == "zimage")
+    EXPECT_EQ(quantized_names(made) == expected(filter, false, tensors), std::string_view(filter.flag) == "zimage")
         << filter.flag;
 }
 

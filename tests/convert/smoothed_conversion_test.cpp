@@ -17,7 +17,7 @@ using test::f32_tensor;
 using test::RawFile;
 using testing::HasSubstr;
 
-constexpr int64_t kRows = 64, kCols = 160;
+constexpr int64_t kLayerRows = 64, kLayerCols = 160;
 
 TEST(SmoothingFactors, FollowTheFormula) {
   // s = sqrt(x / w) is 4, 1/4, 1 over a geometric mean of 1.
@@ -50,41 +50,41 @@ TEST(SmoothingFactors, MomentsFollowTheInputs) {
 class Smoothed : public Conversion {
  protected:
   Smoothed() {
-    inputs_ = test::make_inputs(rng_, 400, kCols);
+    inputs_ = test::make_inputs(rng_, 400, kLayerCols);
     for (size_t t = 0; t < inputs_.tokens; ++t)  // outlier channels, and one that is silent
-      for (size_t j = 0; j < kCols; ++j) {
-        float& x = inputs_.x[t * kCols + j];
+      for (size_t j = 0; j < kLayerCols; ++j) {
+        float& x = inputs_.x[t * kLayerCols + j];
         x *= j % 37 == 5 ? 20.0f : j == 90 ? 0.0f : 0.01f * static_cast<float>(j + 1);
       }
-    values_.resize(static_cast<size_t>(kRows * kCols));
+    values_.resize(static_cast<size_t>(kLayerRows * kLayerCols));
     std::normal_distribution<float> normal(0, 0.02f);
-    for (size_t i = 0; i < values_.size(); ++i) values_[i] = i % kCols == 33 ? 0.0f : normal(rng_);
+    for (size_t i = 0; i < values_.size(); ++i) values_[i] = i % kLayerCols == 33 ? 0.0f : normal(rng_);
     factors_ = expected_factors(0.5);
   }
   /// By the definition, independent of the code under test.
   std::vector<float> expected_factors(double alpha) const {
-    std::vector<double> exponents(kCols);
-    std::vector<bool> known(kCols);
+    std::vector<double> exponents(kLayerCols);
+    std::vector<bool> known(kLayerCols);
     double sum = 0, count = 0;
-    for (size_t j = 0; j < kCols; ++j) {
+    for (size_t j = 0; j < kLayerCols; ++j) {
       double x = 0, w = 0;
       for (size_t t = 0; t < inputs_.tokens; ++t) x = std::max(x, std::abs(double{inputs_.at(t, j)}));
-      for (size_t r = 0; r < kRows; ++r) w = std::max(w, std::abs(double{values_[r * kCols + j]}));
+      for (size_t r = 0; r < kLayerRows; ++r) w = std::max(w, std::abs(double{values_[r * kLayerCols + j]}));
       known[j] = x > 0 && w > 0;
       if (!known[j]) continue;
       exponents[j] = std::log2(std::pow(x, alpha) / std::pow(w, 1 - alpha));
       sum += exponents[j];
       ++count;
     }
-    std::vector<float> factors(kCols, 1.0f);
-    for (size_t j = 0; j < kCols; ++j)
+    std::vector<float> factors(kLayerCols, 1.0f);
+    for (size_t j = 0; j < kLayerCols; ++j)
       if (known[j]) factors[j] = Bf16::decode(Bf16::encode(static_cast<float>(std::exp2(sum / count - exponents[j]))));
     return factors;
   }
   static RawFile model(const std::vector<float>& values) {
     RawFile file;
-    file.tensors.emplace_back("blocks.0.q.weight", f32_tensor({kRows, kCols}, values));
-    file.tensors.emplace_back("blocks.0.q.bias", f32_tensor({kRows}, std::vector<float>(kRows, 0.5f)));
+    file.tensors.emplace_back("blocks.0.q.weight", f32_tensor({kLayerRows, kLayerCols}, values));
+    file.tensors.emplace_back("blocks.0.q.bias", f32_tensor({kLayerRows}, std::vector<float>(kLayerRows, 0.5f)));
     return file;
   }
   std::string recorded(const test::Inputs& inputs, bool gram) const {
@@ -142,7 +142,7 @@ class Smoothed : public Conversion {
 
 TEST_F(Smoothed, GivesTheBytesOfASmoothedProblem) {
   std::vector<float> values = values_;
-  for (size_t i = 0; i < values.size(); ++i) values[i] *= 1 / factors_[i % kCols];
+  for (size_t i = 0; i < values.size(); ++i) values[i] *= 1 / factors_[i % kLayerCols];
   for (const bool gram : {false, true})
     for (const int effort : {0, 1, 2, 3}) {
       SCOPED_TRACE(testing::Message() << "gram " << gram << ", effort " << effort);
@@ -152,7 +152,7 @@ TEST_F(Smoothed, GivesTheBytesOfASmoothedProblem) {
       const RawFile plain = convert(model(values_), options);
       test::write_raw(options.calibration[0], smoothed_statistics(gram));
       const RawFile expected = convert(model(values), options);
-      EXPECT_EQ(got.at("blocks.0.q.pre_quant_scale"), f32_tensor({kCols}, factors_));
+      EXPECT_EQ(got.at("blocks.0.q.pre_quant_scale"), f32_tensor({kLayerCols}, factors_));
       EXPECT_EQ(got.tensors.size(), expected.tensors.size() + 1);
       for (const auto& [name, tensor] : expected.tensors) {
         if (name.ends_with(".bias")) {
@@ -176,7 +176,7 @@ TEST_F(Smoothed, TheWeightComesBack) {
   // Rounding errors are those of the smoothed weight.
   double error = 0, size = 0, without = 0;
   for (size_t i = 0; i < decoded.size(); ++i) {
-    const double w = values_[i], q = decoded[i], factor = factors_[i % kCols];
+    const double w = values_[i], q = decoded[i], factor = factors_[i % kLayerCols];
     error += std::pow((q - w) / factor, 2);
     without += std::pow((q / factor - w) / factor, 2);
     size += std::pow(w / factor, 2);
@@ -202,8 +202,8 @@ TEST_F(Smoothed, ThePlanSaysWhatIsSmoothed) {
   const PlanRow& layer = row(plan_, "blocks.0.q");
   EXPECT_EQ(layer.smoothing, 0.5);
   EXPECT_THAT(layer.reason, HasSubstr("; smoothed"));
-  const auto json = nlohmann::json::parse(to_json(plan_));
-  for (const auto& entry : json["rows"])
+  const auto plan = nlohmann::json::parse(to_json(plan_));
+  for (const auto& entry : plan["rows"])
     if (entry["name"] == "blocks.0.q") {
       EXPECT_EQ(entry["smoothing"], 0.5);
       EXPECT_FALSE(entry.contains("input_scale")) << "not known before the weight is read";
@@ -229,7 +229,7 @@ TEST_F(Smoothed, LayersWithoutAPlaceForFactorsAreLeftAlone) {
   }
   // Statistics of one layer only.
   RawFile two = model(values_);
-  two.tensors.emplace_back("blocks.0.k.weight", f32_tensor({kRows, kCols}, values_));
+  two.tensors.emplace_back("blocks.0.k.weight", f32_tensor({kLayerRows, kLayerCols}, values_));
   const RawFile after = convert(two, {.to = "nvfp4", .calibration = {recorded(inputs_, false)}, .smooth = 0.5});
   EXPECT_NE(after.find("blocks.0.q.pre_quant_scale"), nullptr);
   EXPECT_EQ(after.find("blocks.0.k.pre_quant_scale"), nullptr);

@@ -11,26 +11,26 @@ using test::f32_tensor;
 using test::RawFile;
 using test::RawTensor;
 
-constexpr int64_t kRows = 16, kCols = 256;
+constexpr int64_t kSmoothedRows = 16, kSmoothedCols = 256;
 
 class Smoothing : public Conversion {
  protected:
   /// Layer "a": arbitrary codes, all block scales 1, global scale 0.5.
   static RawFile nvfp4_file() {
     RawFile file;
-    std::string codes(kRows * kCols / 2, 0);
+    std::string codes(kSmoothedRows * kSmoothedCols / 2, 0);
     for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<char>(i * 167 + i / 128 * 37);
-    file.tensors.emplace_back("a.weight", RawTensor{"U8", {kRows, kCols / 2}, codes});
-    std::string scales(128 * kCols / 16, 0);  // in tiles of 128 x 4; only the first 16 rows are not padding
+    file.tensors.emplace_back("a.weight", RawTensor{"U8", {kSmoothedRows, kSmoothedCols / 2}, codes});
+    std::string scales(128 * kSmoothedCols / 16, 0);  // in tiles of 128 x 4; only the first 16 rows are not padding
     for (size_t tile = 0; tile < scales.size(); tile += 512)
-      for (size_t row = 0; row < kRows; ++row) scales.replace(tile + row * 16, 4, 4, '\x38');
-    file.tensors.emplace_back("a.weight_scale", RawTensor{"F8_E4M3", {128, kCols / 16}, scales});
+      for (size_t row = 0; row < kSmoothedRows; ++row) scales.replace(tile + row * 16, 4, 4, '\x38');
+    file.tensors.emplace_back("a.weight_scale", RawTensor{"F8_E4M3", {128, kSmoothedCols / 16}, scales});
     file.tensors.emplace_back("a.weight_scale_2", f32_tensor({}, {0.5f}));
     file.tensors.emplace_back("a.comfy_quant", test::text_tensor(R"({"format": "nvfp4", "orig_shape": [16, 256]})"));
     return file;
   }
   static float factor(int64_t col) { return 0.25f + 0.125f * static_cast<float>(col % 29); }  // exact in every dtype
-  static RawTensor factors(DType dtype, int64_t count = kCols) {
+  static RawTensor factors(DType dtype, int64_t count = kSmoothedCols) {
     std::vector<float> values;
     for (int64_t k = 0; k < count; ++k) values.push_back(factor(k));
     return {std::string(name(dtype)), {count}, text_of(test::as_source(values, dtype).bytes)};
@@ -44,13 +44,13 @@ class Smoothing : public Conversion {
   static RawTensor weight_of(const RawFile& file, bool smoothed) {
     constexpr float kMagnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
     std::vector<float> values;
-    for (int64_t i = 0; i < kRows * kCols; ++i) {
+    for (int64_t i = 0; i < kSmoothedRows * kSmoothedCols; ++i) {
       const auto byte = static_cast<uint8_t>(file.at("a.weight").bytes[static_cast<size_t>(i / 2)]);
       const int code = i % 2 == 0 ? byte >> 4 : byte & 15;
       const float value = 0.5f * kMagnitudes[code & 7] * (code & 8 ? -1.0f : 1.0f);
-      values.push_back(smoothed ? value * factor(i % kCols) : value);
+      values.push_back(smoothed ? value * factor(i % kSmoothedCols) : value);
     }
-    return f32_tensor({kRows, kCols}, values);
+    return f32_tensor({kSmoothedRows, kSmoothedCols}, values);
   }
   Comparison compared(const RawFile& a, const RawFile& b) const {
     test::write_raw(folder_ / "a.safetensors", a);
@@ -136,7 +136,7 @@ TEST_F(Smoothing, ComparisonsSeeTheWholeWeight) {
 TEST_F(Smoothing, FactorsThatDoNotFitAreAnError) {
   EXPECT_TRUE(verify_errors(smoothed_file()).empty());
   RawFile file = nvfp4_file();
-  file.tensors.emplace_back("a.pre_quant_scale", factors(DType::f32, kCols - 1));
+  file.tensors.emplace_back("a.pre_quant_scale", factors(DType::f32, kSmoothedCols - 1));
   EXPECT_EQ(verify_errors(file), std::set<std::string>{"pre-quant-scale-shape"});
   const RawFile after = convert(file, {.to = "int8_row", .preset = "none"});
   EXPECT_EQ(after.at("a.weight"), file.at("a.weight"));
@@ -144,7 +144,7 @@ TEST_F(Smoothing, FactorsThatDoNotFitAreAnError) {
   ASSERT_FALSE(plan_.warnings.empty());
   EXPECT_NE(plan_.warnings[0].find("do not fit"), std::string::npos);
 
-  file.at("a.pre_quant_scale") = {"I32", {kCols}, std::string(4 * kCols, '\1')};
+  file.at("a.pre_quant_scale") = {"I32", {kSmoothedCols}, std::string(4 * kSmoothedCols, '\1')};
   EXPECT_EQ(verify_errors(file), std::set<std::string>{"pre-quant-scale-dtype"});
   file.at("a.pre_quant_scale") = factors(DType::f32);
   file.at("a.pre_quant_scale").bytes.replace(0, 4, std::string("\0\0\x80\x7f", 4));  // inf

@@ -58,8 +58,8 @@ struct Oracle {
   at::Tensor x;
 };
 
-struct Net : torch::nn::Module {
-  Net() {
+struct RecordedNet : torch::nn::Module {
+  RecordedNet() {
     first = register_module("first", torch::nn::Linear(128, 256));
     second = register_module("second", std::make_shared<Linear>(256, 128));
     spare = register_module("spare", torch::nn::Linear(128, 256));
@@ -80,7 +80,7 @@ class Recorder : public testing::Test {
 };
 
 TEST_F(Recorder, StatisticsAreThoseOfTheInputs) {
-  Net net;
+  RecordedNet net;
   const at::Tensor matrix = random({70, 128}, 1), batch = random({2, 3, 5, 128}, 2);
   std::vector<at::Tensor> hidden;
   CalibrationRecorder recorder(net, {.gram = true});
@@ -112,7 +112,7 @@ TEST_F(Recorder, StatisticsAreThoseOfTheInputs) {
 }
 
 TEST_F(Recorder, SquareWeightsAndGradientsAreToldApart) {
-  Net net;
+  RecordedNet net;
   net.first = net.replace_module("first", torch::nn::Linear(128, 128));
   const at::Tensor x = random({8, 128}, 3).set_requires_grad(true), g = random({8, 128}, 4);
   const CalibrationRecorder recorder(net);
@@ -126,10 +126,10 @@ TEST_F(Recorder, SquareWeightsAndGradientsAreToldApart) {
 }
 
 TEST_F(Recorder, QuantizedWeightsAndOtherDtypes) {
-  Net net;
+  RecordedNet net;
   const at::Tensor x = random({33, 256}, 5);
   for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf}) {
-    Net quantized;
+    RecordedNet quantized;
     quantized.second->exchange("weight", tensor::from_float(test::some_weight(128, 256, type), "int8_row"));
     quantized.second->exchange("bias", torch::zeros({128}, type));
     const CalibrationRecorder recorder(quantized);
@@ -149,7 +149,7 @@ TEST_F(Recorder, QuantizedWeightsAndOtherDtypes) {
 }
 
 TEST_F(Recorder, LeavesOutWhatIsNotFinite) {
-  Net net;
+  RecordedNet net;
   at::Tensor x = random({6, 128}, 7);
   x[1][5] = INFINITY;
   x[3][0] = NAN;
@@ -161,7 +161,7 @@ TEST_F(Recorder, LeavesOutWhatIsNotFinite) {
 }
 
 TEST_F(Recorder, RecordersEndWhateverHappens) {
-  Net net;
+  RecordedNet net;
   const at::Tensor x = random({4, 128}, 8);
   EXPECT_FALSE(at::hasThreadLocalCallbacks());
   try {
@@ -190,7 +190,7 @@ TEST_F(Recorder, RecordersEndWhateverHappens) {
 }
 
 TEST_F(Recorder, FilesMergeLikeOneRecording) {
-  Net net;
+  RecordedNet net;
   std::vector<at::Tensor> batches = {random({40, 128}, 10), random({300, 128}, 11)};
   for (size_t i = 0; i < 2; ++i) {
     const CalibrationRecorder recorder(net, {.gram = true});

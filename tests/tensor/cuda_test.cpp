@@ -12,6 +12,7 @@ namespace mezzotint::tensor {
 namespace {
 
 using test::relative;
+using test::same_codes;
 using test::some_weight;
 using test::stored_formats;
 
@@ -22,14 +23,6 @@ class CudaTensors : public testing::Test {
   }
   const at::Device gpu_{at::kCUDA, 0};
 };
-
-bool same_codes(const at::Tensor& a, const at::Tensor& b) {
-  const auto& left = quantized(a).stored()->tensors;
-  const auto& right = quantized(b).stored()->tensors;
-  for (size_t i = 0; i < left.size(); ++i)
-    if (!left[i].cpu().view({-1}).view(at::kByte).equal(right[i].cpu().view({-1}).view(at::kByte))) return false;
-  return left.size() == right.size();
-}
 
 TEST_F(CudaTensors, MoveThereAndBack) {
   for (const std::string& format : stored_formats()) {

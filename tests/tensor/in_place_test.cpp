@@ -1,8 +1,6 @@
 #include <gmock/gmock.h>
 #include <torch/types.h>
 
-#include <cstring>
-
 #include "mezzotint/tensor/dispatch.h"
 #include "mezzotint/tensor/quantized_tensor.h"
 #include "tensor/tensor_case.h"
@@ -11,6 +9,7 @@
 namespace mezzotint::tensor {
 namespace {
 
+using test::same_codes;
 using test::some_weight;
 using testing::HasSubstr;
 
@@ -129,15 +128,6 @@ const View kViews[] = {
     {"detached", [](const at::Tensor& t) { return t[0].detach(); }},
     {"unfold", [](const at::Tensor& t) { return t.unfold(0, 4, 4); }},
 };
-
-bool same_codes(const at::Tensor& a, const at::Tensor& b) {
-  const auto &left = quantized(a).stored()->tensors, &right = quantized(b).stored()->tensors;
-  for (size_t i = 0; i < left.size(); ++i)
-    if (left[i].nbytes() != right[i].nbytes() ||
-        std::memcmp(left[i].const_data_ptr(), right[i].const_data_ptr(), left[i].nbytes()) != 0)
-      return false;
-  return left.size() == right.size();
-}
 
 TEST(InPlace, WritesReachTheCodes) {
   for (const std::string& format : test::stored_formats())

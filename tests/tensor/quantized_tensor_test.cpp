@@ -1,7 +1,6 @@
 #include <gmock/gmock.h>
 #include <torch/types.h>
 
-#include <cstring>
 #include <sstream>
 
 #include "mezzotint/base/error.h"
@@ -12,20 +11,10 @@
 namespace mezzotint::tensor {
 namespace {
 
+using test::same_codes;
 using test::some_weight;
 using test::stored_formats;
 using testing::HasSubstr;
-
-bool same_codes(const at::Tensor& a, const at::Tensor& b) {
-  const auto& left = quantized(a).stored()->tensors;
-  const auto& right = quantized(b).stored()->tensors;
-  if (left.size() != right.size()) return false;
-  for (size_t i = 0; i < left.size(); ++i)
-    if (left[i].nbytes() != right[i].nbytes() ||
-        std::memcmp(left[i].const_data_ptr(), right[i].const_data_ptr(), left[i].nbytes()) != 0)
-      return false;
-  return true;
-}
 
 TEST(QuantizedTensor, LooksLikeItsWeight) {
   for (const std::string& format : stored_formats()) {

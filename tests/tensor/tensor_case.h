@@ -28,4 +28,12 @@ inline double relative(const at::Tensor& got, const at::Tensor& expected) {
   return ((got.to(at::kDouble) - expected.to(at::kDouble)).norm() / expected.to(at::kDouble).norm()).item<double>();
 }
 
+/// Both quantized, with the same stored bytes, wherever they lie.
+inline bool same_codes(const at::Tensor& a, const at::Tensor& b) {
+  const auto &left = tensor::quantized(a).stored()->tensors, &right = tensor::quantized(b).stored()->tensors;
+  for (size_t i = 0; i < left.size() && i < right.size(); ++i)
+    if (!left[i].cpu().view({-1}).view(at::kByte).equal(right[i].cpu().view({-1}).view(at::kByte))) return false;
+  return left.size() == right.size();
+}
+
 }  // namespace mezzotint::test

@@ -1,3 +1,4 @@
+set_source_files_properties(tensor/cuda_choice_test.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)  # `using enum`
 if(MEZZOTINT_CUDA)
   # Tier 2 with our kernels, as `make cuda` builds it: without the rooms that read files, so that it takes minutes less.
   find_package(OpenMP REQUIRED COMPONENTS CXX)

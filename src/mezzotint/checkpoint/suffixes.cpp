@@ -29,6 +29,10 @@ std::pair<std::string_view, std::string_view> split_name(std::string_view tensor
   return {tensor.substr(0, dot), tensor.substr(dot + 1)};
 }
 
+std::string layer_name(const std::string& tensor) {
+  return tensor.ends_with(kDotWeight) ? tensor.substr(0, tensor.size() - kDotWeight.size()) : tensor;
+}
+
 std::string_view canonical_suffix(std::string_view suffix) {
   if (suffix == "scale_weight") return "weight_scale";
   if (suffix == "scale_input") return kInputScale;

@@ -22,18 +22,15 @@
 namespace mezzotint::convert {
 namespace {
 
+using checkpoint::kDotWeight;
 using checkpoint::Layer;
+using checkpoint::layer_name;
 using checkpoint::Model;
 using checkpoint::Role;
 using formats::Layout;
 using formats::Selection;
 
-constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kTooWide = "a row does not fit --max-memory";
-
-std::string layer_name(const std::string& tensor) {
-  return tensor.ends_with(kWeight) ? tensor.substr(0, tensor.size() - kWeight.size()) : tensor;
-}
 
 /// Whether re-encoding would change what the user can have asked for: an option that the request sets away from its
 /// default and that the layer does not have. Options left alone never cost a layer its codes.
@@ -90,7 +87,7 @@ class Planner {
     if (plan_.options.layer_config.empty()) return;
     std::vector<std::string> names;
     for (const io::TensorInfo& info : tensors_)
-      if (info.name.ends_with(kWeight)) names.push_back(layer_name(info.name));
+      if (info.name.ends_with(kDotWeight)) names.push_back(layer_name(info.name));
     layer_config_ = LayerConfig::parse(plan_.options.layer_config, names, plan_.options.layer_config_fullmatch);
     for (const std::string& key : layer_config_->unused(names))
       plan_.warnings.push_back(
@@ -223,7 +220,7 @@ class Planner {
     const std::string& name = tensors_[tensor].name;
     const auto [layer, suffix] = checkpoint::split_name(name);
     if (dropped(name)) return add_drop(tensor, "asked for by --drop");
-    if (suffix != "bias" && dropped(std::string(layer) + std::string(kWeight)))
+    if (suffix != "bias" && dropped(std::string(layer) + std::string(kDotWeight)))
       return add_drop(tensor, "its layer is dropped");
     add_copy(tensor, "part of a layer in a format that this version does not know");
   }
@@ -410,7 +407,7 @@ class Planner {
 
   void describe_whole() {
     for (const auto& foreign : model_.foreign_layers())
-      if (!dropped(foreign.first + std::string(kWeight))) carried_.push_back(foreign);
+      if (!dropped(foreign.first + std::string(kDotWeight))) carried_.push_back(foreign);
     if (!model_.foreign_layers().empty())
       plan_.notes.push_back(
           fmt::format("{} layers are in a format that this version does not know or cannot be what their markers say; "

@@ -7,6 +7,7 @@
 
 #include "mezzotint/base/edit_distance.h"
 #include "mezzotint/base/error.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/regex.h"
 
 namespace mezzotint::convert {
@@ -125,10 +126,10 @@ std::span<const PresetRule> generic_rules() {
 }
 
 formats::LayerKind classify_layer(std::string_view tensor, std::span<const int64_t> shape) {
+  using checkpoint::kDotWeight;
   using formats::LayerKind;
-  constexpr std::string_view kWeight = ".weight";
-  if (!tensor.ends_with(kWeight)) return LayerKind::other;
-  const std::string_view layer = tensor.substr(0, tensor.size() - kWeight.size());
+  if (!tensor.ends_with(kDotWeight)) return LayerKind::other;
+  const std::string_view layer = tensor.substr(0, tensor.size() - kDotWeight.size());
   if (shape.size() == 2) {
     static const Regex table(kTables);
     return table.fullmatch(layer) ? LayerKind::embedding : LayerKind::linear;

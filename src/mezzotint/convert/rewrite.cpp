@@ -10,7 +10,7 @@
 namespace mezzotint::convert {
 namespace {
 
-constexpr uint64_t kChunkBytes = 8 << 20;
+constexpr uint64_t kCopyBytes = 8 << 20;
 
 std::vector<std::byte> bytes_of(const std::string& text) {
   const auto* begin = reinterpret_cast<const std::byte*>(text.data());
@@ -66,10 +66,10 @@ void rewrite(const std::filesystem::path& output, const std::vector<RewriteItem>
         writer.write(i, 0, made.data(), made.size());
         progress.bytes_done += bytes;
       }
-      for (uint64_t at = 0; item.source != nullptr && at < bytes; at += kChunkBytes) {
+      for (uint64_t at = 0; item.source != nullptr && at < bytes; at += kCopyBytes) {
         if (options.cancel != nullptr && options.cancel->load())
           throw Error({.name = "cancelled", .problem = "stopped; nothing was written", .file = output.string()});
-        const uint64_t size = std::min(bytes - at, kChunkBytes);
+        const uint64_t size = std::min(bytes - at, kCopyBytes);
         buffer.resize(size);
         item.source->read(item.tensor, at, buffer.data(), size);
         writer.write(i, at, buffer.data(), size);

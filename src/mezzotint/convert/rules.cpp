@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "mezzotint/checkpoint/suffixes.h"
+
 namespace mezzotint::convert {
 namespace {
 
@@ -44,8 +46,8 @@ LayerRules::LayerRules(RuleOptions options)
 LayerDecision LayerRules::decide(std::string_view tensor, std::span<const int64_t> shape, bool is_float) const {
   if (auto reason = structural_reason(tensor, shape, is_float)) return keep(DecidedBy::structure, std::move(*reason));
 
-  constexpr std::string_view kWeight = ".weight";
-  const std::string_view layer = tensor.substr(0, tensor.size() - kWeight.size());
+  using checkpoint::kDotWeight;
+  const std::string_view layer = tensor.substr(0, tensor.size() - kDotWeight.size());
   const std::string_view inner = layer.starts_with(options_.prefix) ? layer.substr(options_.prefix.size()) : layer;
   const LayerSettings* settings = options_.layer_config ? options_.layer_config->find(layer, inner) : nullptr;
   if (settings && (settings->skip || settings->selection)) {

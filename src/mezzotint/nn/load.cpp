@@ -10,6 +10,7 @@
 #include <set>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/detect.h"
 #include "mezzotint/convert/regex.h"
 #include "mezzotint/convert/rules.h"
@@ -25,7 +26,7 @@ namespace {
 using checkpoint::Model;
 using tensor::StoredWeight;
 
-constexpr std::string_view kWeight = ".weight";
+using checkpoint::kDotWeight;
 
 /// What a layer multiplies its inputs with, smoothing included.
 at::Tensor weight_values(const at::Tensor& weight) {
@@ -139,7 +140,7 @@ class Loader {
     if (to.empty() && as_stored) return tensor::read_tensor(file_.source(), index, options_.mmap);
     const at::Tensor values = staged(index);
     if (to.empty()) return values.to(options_.compute);
-    const tensor::ProductOptions product{.name = name.substr(0, name.size() - kWeight.size()),
+    const tensor::ProductOptions product{.name = name.substr(0, name.size() - kDotWeight.size()),
                                          .unscaled_inputs = options_.unscaled_inputs};
     return tensor::make_tensor(
         std::make_shared<const StoredWeight>(tensor::quantize(values, to, {.effort = options_.effort})),
@@ -161,8 +162,8 @@ class Loader {
   }
 
   std::string wanted_format(const io::TensorInfo& info, const std::string& name) const {
-    if (!name.ends_with(kWeight) || info.shape.size() < 2) return "";
-    const std::string layer = name.substr(0, name.size() - kWeight.size());
+    if (!name.ends_with(kDotWeight) || info.shape.size() < 2) return "";
+    const std::string layer = name.substr(0, name.size() - kDotWeight.size());
     for (const auto& [pattern, format] : overrides_)
       if (pattern.fullmatch(layer)) return format;
     if (!rules_ || !rules_->decide(info.name, info.shape, true).quantize) return "";

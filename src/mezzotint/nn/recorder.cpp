@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/calibration/write.h"
 #include "mezzotint/convert/regex.h"
 #include "mezzotint/nn/input_statistics.h"
@@ -19,7 +20,7 @@
 namespace mezzotint::nn {
 namespace {
 
-constexpr std::string_view kWeight = ".weight";
+using checkpoint::kDotWeight;
 
 /// The operations that are products with a weight, and where their operands stand.
 struct Product {
@@ -141,8 +142,9 @@ CalibrationRecorder::CalibrationRecorder(const torch::nn::Module& module, const 
   for (const auto& parameter : module.named_parameters()) {
     const std::string& name = parameter.key();
     const at::Tensor& weight = parameter.value();
-    if (!name.ends_with(kWeight) || name.size() == kWeight.size() || weight.dim() < 2 || weight.dim() > 3) continue;
-    std::string layer = name.substr(0, name.size() - kWeight.size());
+    if (!name.ends_with(kDotWeight) || name.size() == kDotWeight.size() || weight.dim() < 2 || weight.dim() > 3)
+      continue;
+    std::string layer = name.substr(0, name.size() - kDotWeight.size());
     if (!wanted.empty() && std::none_of(wanted.begin(), wanted.end(),
                                         [&](const convert::Regex& pattern) { return pattern.fullmatch(layer); }))
       continue;

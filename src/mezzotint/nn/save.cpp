@@ -26,7 +26,7 @@ using checkpoint::Model;
 using checkpoint::Role;
 using convert::RewriteItem;
 
-constexpr std::string_view kWeight = ".weight";
+using checkpoint::kDotWeight;
 
 /// The marker of a layer of the file, where it is one of today's and says what the layer is; else the canonical one.
 std::string marker_of(const Layer& layer, bool full_precision) {
@@ -80,7 +80,7 @@ class Saver {
     }
     if (!required && file_ != nullptr && !known) return;
     if (tensor::is_quantized(value)) {
-      if (!name.ends_with(kWeight) || name.size() == kWeight.size())
+      if (!name.ends_with(kDotWeight) || name.size() == kDotWeight.size())
         throw Error({.name = "bad-name",
                      .problem = "loaders find no marker of a quantized tensor of this name",
                      .tensor = name,
@@ -133,8 +133,8 @@ class Saver {
     const bool ours = by_name_.contains(info.name);
     if (owner != Model::npos) {
       const Layer& layer = file_->layers()[owner];
-      const auto weight = by_name_.find(layer.name + std::string(kWeight));
-      if (weight == by_name_.end() && !options_.rest && !is_unloaded(layer.name + std::string(kWeight)))
+      const auto weight = by_name_.find(layer.name + std::string(kDotWeight));
+      if (weight == by_name_.end() && !options_.rest && !is_unloaded(layer.name + std::string(kDotWeight)))
         return report_.left_out.push_back(info.name);
       if (as_stored_ || !layer.consistent) return copy(index);
       if (file_->role(index) != Role::codes) return;  // come with the codes
@@ -187,7 +187,7 @@ class Saver {
       items_.push_back(tensor::rewrite_item(name, value));
       return;
     }
-    const std::string layer = name.substr(0, name.size() - kWeight.size());
+    const std::string layer = name.substr(0, name.size() - kDotWeight.size());
     report_.changed.push_back(layer);
     write_layer(layer, tensor::quantized(value), "");
   }
@@ -265,10 +265,10 @@ class Saver {
     if (as_stored_ && (options_.rest || !file_->has_header_metadata())) return {};
     if (as_stored_)
       for (const Layer& layer : file_->layers())
-        if (done_.contains(layer.name + std::string(kWeight)) && !layer.marker.empty())
+        if (done_.contains(layer.name + std::string(kDotWeight)) && !layer.marker.empty())
           markers.emplace_back(layer.name, marker_of(layer, layer.full_precision_matrix_mult));
     for (const auto& [layer, marker] : file_->foreign_layers())
-      if (done_.contains(layer + std::string(kWeight))) markers.emplace_back(layer, marker);
+      if (done_.contains(layer + std::string(kDotWeight))) markers.emplace_back(layer, marker);
     return markers;
   }
 

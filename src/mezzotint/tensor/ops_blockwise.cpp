@@ -71,7 +71,7 @@ std::string gelu(const OperatorHandle& op, Stack& stack) {
 
 /// A transposed tensor with its codes in the new order. Tiles exchange their places; scales along rows are chosen anew,
 /// where the new rows have whole blocks. Others keep their order and their flag.
-std::string contiguous(const OperatorHandle& op, Stack& stack) {
+std::string contiguous_blocks(const OperatorHandle& op, Stack& stack) {
   const size_t count = op.schema().arguments().size();
   const at::Tensor x = torch::jit::peek(stack, 0, count).toTensor();
   const StoredWeight& from = *quantized(x).stored();
@@ -137,7 +137,7 @@ at::Tensor multiply_codes(const at::Tensor& x, const at::Tensor& weight, const s
 
 std::span<const LayoutOperation> blockwise_operations() {
   static const std::vector<LayoutOperation> operations = {{"aten::gelu", kFormat, gelu},
-                                                          {"aten::contiguous", kFormat, contiguous}};
+                                                          {"aten::contiguous", kFormat, contiguous_blocks}};
   return operations;
 }
 

@@ -15,7 +15,7 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct CompareArguments {
   std::string a, b, html;
   size_t top = 10;
   int threads = 0;
@@ -85,7 +85,7 @@ void print_text(const convert::Comparison& result, size_t top) {
                result.rescaled);
 }
 
-int run_compare(const Arguments& arguments) {
+int run_compare(const CompareArguments& arguments) {
   const auto a = checkpoint::Model::open(arguments.a);
   const auto b = checkpoint::Model::open(arguments.b);
   convert::Comparison result;
@@ -110,7 +110,7 @@ int run_compare(const Arguments& arguments) {
 }  // namespace
 
 void add_compare(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<CompareArguments>();
   CLI::App* sub = app.add_subcommand("compare", "Measure how far the weights of B are from those of A, layer by layer");
   sub->add_option("a", arguments->a, "The original: file, index or folder")->required()->type_name("A");
   sub->add_option("b", arguments->b, "The other one")->required()->type_name("B");

@@ -25,7 +25,7 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct ConvertArguments {
   std::vector<std::string> inputs;
   ConversionArguments conversion;
   BudgetArguments budget;
@@ -41,7 +41,7 @@ struct Job {
   std::optional<convert::Budget> budget;
 };
 
-std::vector<Job> plan_jobs(const Arguments& arguments) {
+std::vector<Job> plan_jobs(const ConvertArguments& arguments) {
   const convert::ConvertOptions wanted = read_options(arguments.conversion);
   const std::string label = output_label(arguments.budget, wanted);
   const auto inputs = convert::expand_inputs({arguments.inputs.begin(), arguments.inputs.end()});
@@ -134,7 +134,7 @@ double estimated_seconds(const convert::Plan& plan) {
   return convert::total_work(plan) / plan.threads;
 }
 
-convert::Outcome execute_one(const Job& job, const Arguments& arguments, ProgressDisplay& progress,
+convert::Outcome execute_one(const Job& job, const ConvertArguments& arguments, ProgressDisplay& progress,
                              const Done& before) {
   const auto partial = io::partial_path(job.plan.layout.files.front().path);
   if (!arguments.resume && std::filesystem::exists(partial))
@@ -159,7 +159,7 @@ void report(const Job& job, const convert::Outcome& outcome, const std::string& 
   write_report(std::move(report), path);
 }
 
-int run_convert(const Arguments& arguments) {
+int run_convert(const ConvertArguments& arguments) {
   const std::vector<Job> jobs = plan_jobs(arguments);
   if (!arguments.report.empty() && jobs.size() > 1)
     throw UsageError("--report is about one model; convert several apart.");
@@ -206,7 +206,7 @@ int run_convert(const Arguments& arguments) {
 }  // namespace
 
 void add_convert(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<ConvertArguments>();
   CLI::App* sub = app.add_subcommand("convert", "Quantize models, or turn quantized ones back");
   sub->add_option("input", arguments->inputs, "Models: .safetensors files, *.index.json, or folders")
       ->required()

@@ -14,7 +14,7 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct CorrectArguments {
   std::string original, quantized, dtype = "fp16", max_memory;
   OutputArguments output;
   std::vector<std::string> calibration;
@@ -35,7 +35,7 @@ nlohmann::ordered_json optional(const std::optional<double>& value) {
   return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json();
 }
 
-void print_json(const Arguments& arguments, const convert::Correction& result) {
+void print_json(const CorrectArguments& arguments, const convert::Correction& result) {
   auto layers = nlohmann::ordered_json::array();
   for (const auto& layer : result.layers)
     layers.push_back({{"name", layer.name},
@@ -69,7 +69,7 @@ std::string percent(double value) {
   return fmt::format("{:.4f}", 100 * value);
 }
 
-void print_text(const Arguments& arguments, const convert::Correction& result) {
+void print_text(const CorrectArguments& arguments, const convert::Correction& result) {
   Table table({"LAYER", "STORED AS", ">ERROR %", ">AFTER %", "OF", ""});
   for (size_t i = 0; i < std::min(arguments.top, result.layers.size()); ++i) {
     const auto& layer = result.layers[i];
@@ -93,7 +93,7 @@ void print_text(const Arguments& arguments, const convert::Correction& result) {
       "rounds it away.\n");
 }
 
-int run_correct(const Arguments& arguments) {
+int run_correct(const CorrectArguments& arguments) {
   const auto original = checkpoint::Model::open(arguments.original);
   const auto quantized = checkpoint::Model::open(arguments.quantized);
   convert::CorrectionOptions options;
@@ -124,7 +124,7 @@ int run_correct(const Arguments& arguments) {
 }  // namespace
 
 void add_correct(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<CorrectArguments>();
   CLI::App* sub =
       app.add_subcommand("correct", "Write what quantization lost, as far as a LoRA can hold it, as a LoRA file");
   sub->add_option("original", arguments->original, "The original: file, index or folder")->required()->type_name("A");

@@ -13,7 +13,7 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct DoctorArguments {
   std::string folder = ".";
   bool json = false;
 };
@@ -46,7 +46,7 @@ std::string cuda_text() {
                      found.empty() ? "no GPU" : fmt::format("{}", fmt::join(found, ", ")));
 }
 
-int run_doctor(const Arguments& arguments) {
+int run_doctor(const DoctorArguments& arguments) {
   const MachineFacts machine = machine_facts();
   const auto in_use = kernel::name(kernel::active_isa());
   const DiskSpeed disk = measure_disk(arguments.folder);
@@ -85,7 +85,7 @@ int run_doctor(const Arguments& arguments) {
 }  // namespace
 
 void add_doctor(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<DoctorArguments>();
   CLI::App* sub =
       app.add_subcommand("doctor", "Say what this machine offers: CPU, instruction sets, memory, disk speed");
   sub->add_option("folder", arguments->folder, "Folder whose disk to measure. Default: the current one")

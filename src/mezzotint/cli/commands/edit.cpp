@@ -13,7 +13,7 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct EditArguments {
   std::string input, layers, max_shard_size;
   std::vector<std::string> remove, rename, add, set_metadata, remove_metadata, set_fields, remove_fields;
   OutputArguments output;
@@ -44,7 +44,7 @@ std::vector<std::pair<std::string, std::string>> split_renames(const std::vector
   return pairs;
 }
 
-convert::EditOptions edit_options(const Arguments& arguments) {
+convert::EditOptions edit_options(const EditArguments& arguments) {
   convert::EditOptions edits;
   edits.remove_tensors = arguments.remove;
   edits.rename_tensors = split_renames(arguments.rename);
@@ -60,7 +60,7 @@ convert::EditOptions edit_options(const Arguments& arguments) {
   return edits;
 }
 
-int run_edit(const Arguments& arguments) {
+int run_edit(const EditArguments& arguments) {
   const convert::EditOptions edits = edit_options(arguments);
   const auto model = checkpoint::Model::open(arguments.input);
   const ScopedInterrupt scoped;
@@ -87,7 +87,7 @@ int run_edit(const Arguments& arguments) {
 }  // namespace
 
 void add_edit(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<EditArguments>();
   auto& a = *arguments;
   CLI::App* sub = app.add_subcommand("edit", "Write a copy with tensors, metadata or marker fields changed");
   sub->add_option("input", a.input, "File, index or folder")->required()->type_name("INPUT");

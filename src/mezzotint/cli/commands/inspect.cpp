@@ -18,7 +18,7 @@ namespace {
 using checkpoint::Model;
 using checkpoint::Role;
 
-struct Arguments {
+struct InspectArguments {
   std::string file;
   bool layers = false, json = false;
 };
@@ -162,7 +162,7 @@ void print_text(const Model& model, const convert::Inspection& inspection, bool 
   fmt::print("{}", table.to_text());
 }
 
-int run_inspect(const Arguments& arguments) {
+int run_inspect(const InspectArguments& arguments) {
   const auto model = Model::open(arguments.file);
   const auto inspection = convert::inspect(model);
   if (arguments.json)
@@ -175,7 +175,7 @@ int run_inspect(const Arguments& arguments) {
 }  // namespace
 
 void add_inspect(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<InspectArguments>();
   CLI::App* sub = app.add_subcommand("inspect", "Say what a file is: architecture, formats, sizes, who loads it");
   sub->add_option("file", arguments->file, "File, index or folder")->required()->type_name("FILE");
   sub->add_flag("--layers", arguments->layers, "Also list every layer");

@@ -19,7 +19,7 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct PlanArguments {
   std::string input, output, save, save_recipe;
   ConversionArguments conversion;
   BudgetArguments budget;
@@ -53,7 +53,7 @@ std::string plan_json(const convert::Plan& plan, const std::optional<convert::Bu
   return root.dump(2);
 }
 
-int run_plan(const Arguments& arguments) {
+int run_plan(const PlanArguments& arguments) {
   convert::ConvertOptions options = read_options(arguments.conversion);
   const auto model = checkpoint::Model::open(arguments.input);
   const auto output =
@@ -75,7 +75,7 @@ int run_plan(const Arguments& arguments) {
 }  // namespace
 
 void add_plan(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<PlanArguments>();
   CLI::App* sub = app.add_subcommand("plan", "Say what convert would do: every decision, exact sizes, memory, time");
   sub->add_option("input", arguments->input, "Model: .safetensors file, *.index.json, or folder")
       ->required()

@@ -10,7 +10,7 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct PresetsArguments {
   std::string name;
   bool json = false;
 };
@@ -50,7 +50,7 @@ int show(const convert::Preset& preset, bool json) {
   return kDone;
 }
 
-int list(bool json) {
+int list_presets(bool json) {
   if (json) {
     auto all = nlohmann::ordered_json::array();
     for (const convert::Preset* preset : convert::all_presets()) all.push_back(preset_json(*preset, false));
@@ -68,13 +68,13 @@ int list(bool json) {
 }  // namespace
 
 void add_presets(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<PresetsArguments>();
   CLI::App* sub = app.add_subcommand("presets", "List the architectures that are known, or show one's rules");
   sub->add_option("name", arguments->name, "Preset whose rules to show")->type_name("NAME");
   add_json_option(*sub, arguments->json);
   sub->callback([arguments, &context] {
     context.action = [arguments] {
-      return arguments->name.empty() ? list(arguments->json)
+      return arguments->name.empty() ? list_presets(arguments->json)
                                      : show(convert::select_preset(arguments->name), arguments->json);
     };
   });

@@ -10,7 +10,7 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct RecipesArguments {
   std::string name;
   bool json = false;
 };
@@ -21,7 +21,7 @@ int show(const std::string& name) {
   return kDone;
 }
 
-int list(bool json) {
+int list_recipes(bool json) {
   if (json) {
     auto all = nlohmann::ordered_json::array();
     for (const auto& recipe : convert::shipped_recipes())
@@ -39,12 +39,14 @@ int list(bool json) {
 }  // namespace
 
 void add_recipes(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<RecipesArguments>();
   CLI::App* sub = app.add_subcommand("recipes", "List the recipes that come with the program, or print one");
   sub->add_option("name", arguments->name, "Recipe to print, a JSON file for --recipe")->type_name("NAME");
   add_json_option(*sub, arguments->json);
   sub->callback([arguments, &context] {
-    context.action = [arguments] { return arguments->name.empty() ? list(arguments->json) : show(arguments->name); };
+    context.action = [arguments] {
+      return arguments->name.empty() ? list_recipes(arguments->json) : show(arguments->name);
+    };
   });
 }
 

@@ -11,13 +11,13 @@
 namespace mezzotint::cli {
 namespace {
 
-struct Arguments {
+struct RepairArguments {
   std::string input;
   OutputArguments output;
   bool json = false;
 };
 
-int run_repair(const Arguments& arguments) {
+int run_repair(const RepairArguments& arguments) {
   const auto model = checkpoint::Model::open(arguments.input);
   const ScopedInterrupt scoped;
   std::vector<std::string> repairs;
@@ -48,7 +48,7 @@ int run_repair(const Arguments& arguments) {
 }  // namespace
 
 void add_repair(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<RepairArguments>();
   CLI::App* sub = app.add_subcommand(
       "repair", "Write a mended copy: markers in both forms, scales as loaders want them, codes untouched");
   sub->add_option("input", arguments->input, "File, index or folder")->required()->type_name("INPUT");

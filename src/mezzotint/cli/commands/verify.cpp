@@ -16,7 +16,7 @@ namespace {
 using checkpoint::Finding;
 using checkpoint::Severity;
 
-struct Arguments {
+struct VerifyArguments {
   std::vector<std::string> files;
   bool header_only = false, any_runtime = false, json = false, quiet = false;
   int threads = 0;
@@ -31,7 +31,7 @@ std::string severity_text(Severity severity) {
 }
 
 // A file that cannot even be opened has one finding: why.
-std::vector<Finding> findings_of(const std::string& file, const Arguments& arguments) {
+std::vector<Finding> findings_of(const std::string& file, const VerifyArguments& arguments) {
   try {
     const auto model = checkpoint::Model::open(file);
     ProgressDisplay progress("verifying", arguments.quiet);
@@ -71,7 +71,7 @@ void print_file(const std::string& file, const std::vector<Finding>& findings, s
                repairable ? fmt::format("; `mezzotint repair {} -o OUTPUT` mends those that can be", file) : "");
 }
 
-int run_verify(const Arguments& arguments) {
+int run_verify(const VerifyArguments& arguments) {
   bool sound = true;
   auto files = nlohmann::ordered_json::array();
   for (const std::string& file : arguments.files) {
@@ -91,7 +91,7 @@ int run_verify(const Arguments& arguments) {
 }  // namespace
 
 void add_verify(CLI::App& app, Context& context) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<VerifyArguments>();
   CLI::App* sub = app.add_subcommand("verify", "Check that files are sound; exit code 3 if one is not");
   sub->add_option("files", arguments->files, "Files, indexes or folders")->required()->type_name("FILE");
   sub->add_flag("--header-only", arguments->header_only, "Do not read the weights, only headers, scales and markers");

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/components.h"
 #include "mezzotint/convert/detect.h"
 #include "mezzotint/convert/layer_config.h"
@@ -18,12 +19,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::string_view kWeight = ".weight";
+using checkpoint::kDotWeight;
+using checkpoint::layer_name;
 constexpr const char* kKeep = "";
-
-std::string layer_name(const std::string& tensor) {
-  return tensor.ends_with(kWeight) ? tensor.substr(0, tensor.size() - kWeight.size()) : tensor;
-}
 
 /// What the user's layer config says about layers, with and without the prefixes that its patterns may leave out.
 class UserConfig {
@@ -32,7 +30,7 @@ class UserConfig {
     if (options.layer_config.empty()) return;
     std::vector<std::string> names;
     for (const auto& info : tensors_)
-      if (info.name.ends_with(kWeight)) names.push_back(layer_name(info.name));
+      if (info.name.ends_with(kDotWeight)) names.push_back(layer_name(info.name));
     config_ = LayerConfig::parse(options.layer_config, names, options.layer_config_fullmatch);
     components_ = find_components(tensors_);
     for (const Component& component : components_) {
@@ -98,7 +96,8 @@ uint64_t header_size(const PlanRow& row, const std::string& layer, const checkpo
     for (const int64_t dimension : shape) size += std::to_string(dimension).size() + 1;
     return size - (shape.empty() ? 0 : 1);
   };
-  if (!row.layout) return entry(layer.size() + kWeight.size(), model.source().tensors()[row.source].dtype, row.shape);
+  if (!row.layout)
+    return entry(layer.size() + kDotWeight.size(), model.source().tensors()[row.source].dtype, row.shape);
   uint64_t size = 0;
   for (const auto& stored : row.layout->tensors)
     size += entry(layer.size() + 1 + stored.suffix.size(), stored.dtype, stored.shape);
@@ -210,7 +209,7 @@ ConvertOptions FormatCandidates::with_entries(const std::vector<std::string>& as
       entry = {{"skip", true}};
     else
       entry["format"] = asked[i];
-    root.erase(layers_[i].name + std::string(kWeight));  // the same key in another spelling
+    root.erase(layers_[i].name + std::string(kDotWeight));  // the same key in another spelling
     root[layers_[i].name] = std::move(entry);
   }
   ConvertOptions options = options_;

@@ -12,7 +12,7 @@ using formats::Layout;
 using formats::Tile;
 
 // 1 MiB of floats: a tile, its decoded values and its codes stay in a core's cache.
-constexpr int64_t kTileBytes = 1 << 20;
+constexpr int64_t kMeasuredBytes = 1 << 20;
 
 template <bool kWeighted>
 void add(const float* values, const float* decoded, int64_t rows, int64_t cols, const float* weight,
@@ -105,8 +105,8 @@ QuantizationError MeasuredRows::measure(const Layout& full, const formats::Choos
   const Layout layout = sampled_layout(full).value();
   const formats::Format& format = *layout.format;
   const int64_t step = std::lcm(granule_, layout.row_granule);
-  const auto tiles =
-      formats::row_tiles(layout, std::max(step, formats::rows_per_tile(layout, DType::f32, kTileBytes) / step * step));
+  const auto tiles = formats::row_tiles(
+      layout, std::max(step, formats::rows_per_tile(layout, DType::f32, kMeasuredBytes) / step * step));
   Scratch scratch;
   formats::Parameters parameters = formats::new_parameters(layout);
   formats::ChoosePlan plan{.passes = 0};

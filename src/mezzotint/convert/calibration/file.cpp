@@ -16,7 +16,7 @@
 namespace mezzotint::convert {
 namespace {
 
-enum Part : size_t { amax, channel_amax, channel_mean, second_moment, counts, tokens, gram, part_count };
+enum StatisticPart : size_t { amax, channel_amax, channel_mean, second_moment, counts, tokens, gram, part_count };
 
 struct PartFacts {
   std::string_view suffix;
@@ -94,7 +94,7 @@ class FileReader {
         std::string(suffix));
   }
 
-  void check_shape(size_t tensor, Part part, const Shape& expected) const {
+  void check_shape(size_t tensor, StatisticPart part, const Shape& expected) const {
     const io::TensorInfo& info = source_.tensors()[tensor];
     if (info.dtype != kParts[part].dtype)
       bad(tensor, "wrong dtype", std::string(name(kParts[part].dtype)), std::string(name(info.dtype)));
@@ -102,7 +102,7 @@ class FileReader {
   }
 
   template <class T>
-  std::vector<T> read_values(size_t tensor, Part part, const Shape& shape) {
+  std::vector<T> read_values(size_t tensor, StatisticPart part, const Shape& shape) {
     check_shape(tensor, part, shape);
     std::vector<T> values(static_cast<size_t>(element_count(shape).value()));
     source_.read(tensor, 0, values.data(), values.size() * sizeof(T));
@@ -110,7 +110,7 @@ class FileReader {
     return values;
   }
 
-  std::vector<float> read_floats(size_t tensor, Part part, const Shape& shape, bool may_be_negative) {
+  std::vector<float> read_floats(size_t tensor, StatisticPart part, const Shape& shape, bool may_be_negative) {
     auto values = read_values<float>(tensor, part, shape);
     for (const float value : values)
       if (!std::isfinite(value) || (value < 0 && !may_be_negative))

@@ -56,9 +56,9 @@ void check_smoothing(const ConvertOptions& options) {
                  .advice = "Give --input-scale amax or none with --smooth."});
 }
 
-class Assignment {
+class CalibrationAssignment {
  public:
-  Assignment(Plan& plan, const Model& model)
+  CalibrationAssignment(Plan& plan, const Model& model)
       : plan_(plan),
         model_(model),
         percentile_(parse_input_scale(plan.options.input_scale)),
@@ -187,7 +187,7 @@ void use_calibration(Plan& plan, const Model& model) {
   check_fingerprint(options.calibration_fingerprint, found);
   options.calibration_fingerprint = found;
   check_smoothing(options);
-  if (plan.calibration) Assignment(plan, model).run();
+  if (plan.calibration) CalibrationAssignment(plan, model).run();
 }
 
 }  // namespace mezzotint::convert

@@ -10,7 +10,7 @@
 namespace mezzotint::convert {
 namespace {
 
-constexpr size_t kGramChunk = 1 << 18;  // floats written at once
+constexpr size_t kGramPiece = 1 << 18;  // floats written at once
 
 /// Rows are gathered, because the first ones are short.
 void write_gram(io::Writer& writer, size_t tensor, const LayerRecording& layer) {
@@ -21,7 +21,7 @@ void write_gram(io::Writer& writer, size_t tensor, const LayerRecording& layer) 
     const size_t held = values.size();
     values.resize(held + static_cast<size_t>(row) + 1);
     layer.gram_row(row, values.data() + held);
-    if (values.size() < kGramChunk && row + 1 < cols) continue;
+    if (values.size() < kGramPiece && row + 1 < cols) continue;
     writer.write(tensor, offset, values.data(), values.size() * sizeof(float));
     offset += values.size() * sizeof(float);
     values.clear();

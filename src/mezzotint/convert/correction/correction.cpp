@@ -8,6 +8,7 @@
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/base/version.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/calibration/calibration.h"
 #include "mezzotint/convert/correction/layer_errors.h"
 #include "mezzotint/convert/correction/lora_names.h"
@@ -24,7 +25,7 @@ namespace {
 using checkpoint::Model;
 
 constexpr unsigned kWideBits = 16;  // what has so many is not corrected
-constexpr std::string_view kWeight = ".weight";
+using checkpoint::kDotWeight;
 
 /// Factors rounded to the dtype of the file, and their bytes.
 struct StoredFactors {
@@ -100,13 +101,13 @@ class Corrector {
     size_t common = 0;
     for (const auto& [tensor, entry] : entries_of(quantized_)) {
       const auto other = from.find(tensor);
-      if (other == from.end() || !tensor.ends_with(kWeight)) continue;
+      if (other == from.end() || !tensor.ends_with(kDotWeight)) continue;
       const Shape& shape = entry.shape(quantized_);
       if (shape.size() != 2 || shape != other->second.shape(original_)) continue;
       ++common;
       if (facts(entry.info(quantized_).dtype).bits >= kWideBits) continue;
       if (shape[0] == 0 || shape[1] == 0) continue;
-      pairs_.push_back({tensor.substr(0, tensor.size() - kWeight.size()), other->second, entry,
+      pairs_.push_back({tensor.substr(0, tensor.size() - kDotWeight.size()), other->second, entry,
                         other->second.info(original_).bytes});
     }
     if (common == 0)

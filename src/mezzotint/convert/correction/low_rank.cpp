@@ -16,13 +16,13 @@ namespace {
 using dense::Transposed;
 using formats::parallel_for;
 
-constexpr int kIterations = 5;
-constexpr int64_t kMoreVectors = 10;
+constexpr int kSvdIterations = 5;
+constexpr int64_t kSvdMoreVectors = 10;
 // Columns of E' Y that one piece of work adds up.
 constexpr int64_t kPieceColumns = 512;
 
 int64_t width_of(int64_t cols, int64_t rank) {
-  return std::min(cols, rank + std::max(kMoreVectors, rank));
+  return std::min(cols, rank + std::max(kSvdMoreVectors, rank));
 }
 
 /// One pass over E, group by group, whose bits do not depend on threads: blocks of a group are independent, and what
@@ -100,7 +100,7 @@ LowRank nearest_of_rank(const BlockedMatrix& e, const Metric& metric, int64_t ra
   for (size_t i = 0; i < v.size(); ++i)  // uniform in [-1, 1)
     v[i] = static_cast<float>(random_bits(0, i)) * 0x1p-31f - 1.0f;
   Passes passes(e, width, threads);
-  for (int iteration = 0; iteration < kIterations; ++iteration) {
+  for (int iteration = 0; iteration < kSvdIterations; ++iteration) {
     passes.multiply(metric.multiply(v, width, threads), image, &back);
     v = metric.multiply_transposed(back, width, threads);
     dense::orthonormalize(e.cols, width, v.data(), width);

@@ -16,8 +16,7 @@ namespace {
 using dense::Transposed;
 using formats::parallel_for;
 
-constexpr int64_t kTile = LowerTiles::kTile;
-constexpr int kMostAttempts = 6;
+constexpr int kShiftAttempts = 6;
 // Rows of X'X that are read at a time.
 constexpr int64_t kPanelRows = 64;
 
@@ -31,14 +30,14 @@ double sum_of_squares(const float* x, int64_t rows, int64_t cols, int64_t stride
 LowerTiles read_moments(const Calibration& calibration, std::string_view layer, int64_t cols) {
   LowerTiles h(cols);
   std::vector<float> panel(static_cast<size_t>(kPanelRows * cols));
-  for (int64_t row = 0; row < cols; row += kPanelRows) {  // kPanelRows divides kTile
-    const int64_t count = std::min(kPanelRows, cols - row), i = row / kTile;
+  for (int64_t row = 0; row < cols; row += kPanelRows) {  // kPanelRows divides kTileStride
+    const int64_t count = std::min(kPanelRows, cols - row), i = row / kTileStride;
     calibration.read_gram_rows(layer, row, count, panel.data());
     for (int64_t j = 0; j <= i; ++j) {
       float* tile = h.open(i, j, nullptr);
       for (int64_t r = 0; r < count; ++r)
         std::copy_n(panel.data() + r * cols + h.first(j), std::min(h.size(j), row + r + 1 - h.first(j)),
-                    tile + (row + r - h.first(i)) * kTile);
+                    tile + (row + r - h.first(i)) * kTileStride);
       h.close(i, j, tile);
     }
   }
@@ -82,7 +81,7 @@ Metric::Metric(const Calibration& calibration, std::string_view layer, const Lay
 bool Metric::factorize(const Calibration& calibration, std::string_view layer, double mean, double damping,
                        int threads) {
   LowerTiles h = read_moments(calibration, layer, cols_);
-  for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+  for (int attempt = 0; attempt < kShiftAttempts; ++attempt) {
     const double wanted = damping * std::pow(10.0, attempt) * mean;
     add_to_diagonal(h, std::vector<float>(static_cast<size_t>(cols_), static_cast<float>(wanted - damping_)));
     damping_ = wanted;
@@ -90,7 +89,8 @@ bool Metric::factorize(const Calibration& calibration, std::string_view layer, d
     if (!factor_in_parallel(h, l, threads)) continue;
     for (int64_t j = 0; j < l.across(); ++j) {
       float* tile = l.open(j, j, nullptr);
-      for (int64_t r = 0; r < l.size(j); ++r) std::fill(tile + r * kTile + r + 1, tile + r * kTile + l.size(j), 0.0f);
+      for (int64_t r = 0; r < l.size(j); ++r)
+        std::fill(tile + r * kTileStride + r + 1, tile + r * kTileStride + l.size(j), 0.0f);
       l.close(j, j, tile);
     }
     factor_ = std::move(l);
@@ -114,9 +114,9 @@ std::vector<float> Metric::multiply(std::span<const float> x, int64_t width, int
   parallel_for(static_cast<size_t>(l.across()), threads, [&](size_t index) {
     const auto i = static_cast<int64_t>(index);
     for (int64_t j = 0; j <= i; ++j)
-      dense::multiply(Transposed::no, Transposed::no, l.size(i), width, l.size(j), 1.0f, l.read(i, j, nullptr), kTile,
-                      x.data() + l.first(j) * width, width, j == 0 ? 0.0f : 1.0f, out.data() + l.first(i) * width,
-                      width);
+      dense::multiply(Transposed::no, Transposed::no, l.size(i), width, l.size(j), 1.0f, l.read(i, j, nullptr),
+                      kTileStride, x.data() + l.first(j) * width, width, j == 0 ? 0.0f : 1.0f,
+                      out.data() + l.first(i) * width, width);
   });
   return out;
 }
@@ -129,9 +129,9 @@ std::vector<float> Metric::multiply_transposed(std::span<const float> x, int64_t
   parallel_for(static_cast<size_t>(l.across()), threads, [&](size_t index) {
     const auto j = static_cast<int64_t>(index);
     for (int64_t i = j; i < l.across(); ++i)
-      dense::multiply(Transposed::yes, Transposed::no, l.size(j), width, l.size(i), 1.0f, l.read(i, j, nullptr), kTile,
-                      x.data() + l.first(i) * width, width, i == j ? 0.0f : 1.0f, out.data() + l.first(j) * width,
-                      width);
+      dense::multiply(Transposed::yes, Transposed::no, l.size(j), width, l.size(i), 1.0f, l.read(i, j, nullptr),
+                      kTileStride, x.data() + l.first(i) * width, width, i == j ? 0.0f : 1.0f,
+                      out.data() + l.first(j) * width, width);
   });
   return out;
 }
@@ -146,8 +146,8 @@ void Metric::divide(int64_t rows, float* x) const {
     float* columns = x + l.first(j);
     for (int64_t i = j + 1; i < l.across(); ++i)
       dense::multiply(Transposed::no, Transposed::no, rows, l.size(j), l.size(i), -1.0f, x + l.first(i), cols_,
-                      l.read(i, j, nullptr), kTile, 1.0f, columns, cols_);
-    dense::divide_right(rows, l.size(j), l.read(j, j, nullptr), kTile, columns, cols_);
+                      l.read(i, j, nullptr), kTileStride, 1.0f, columns, cols_);
+    dense::divide_right(rows, l.size(j), l.read(j, j, nullptr), kTileStride, columns, cols_);
   }
 }
 
@@ -163,13 +163,13 @@ double Metric::energy(const float* e, int64_t rows) const {
     return sum;
   }
   const LowerTiles& l = *factor_;
-  std::vector<float> product(static_cast<size_t>(rows * kTile));
+  std::vector<float> product(static_cast<size_t>(rows * kTileStride));
   double sum = 0;
   for (int64_t j = 0; j < l.across(); ++j) {
     for (int64_t i = j; i < l.across(); ++i)
       dense::multiply(Transposed::no, Transposed::no, rows, l.size(j), l.size(i), 1.0f, e + l.first(i), cols_,
-                      l.read(i, j, nullptr), kTile, i == j ? 0.0f : 1.0f, product.data(), kTile);
-    sum += sum_of_squares(product.data(), rows, l.size(j), kTile);
+                      l.read(i, j, nullptr), kTileStride, i == j ? 0.0f : 1.0f, product.data(), kTileStride);
+    sum += sum_of_squares(product.data(), rows, l.size(j), kTileStride);
   }
   return sum;
 }

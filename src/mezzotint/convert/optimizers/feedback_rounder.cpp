@@ -16,7 +16,6 @@ using dense::Transposed;
 using kernel::FeedbackBlock;
 using kernel::kFeedbackColumns;
 
-constexpr int64_t kTile = LowerTiles::kTile;
 constexpr int64_t kTransposeColumns = 64;
 
 }  // namespace
@@ -51,7 +50,7 @@ uint64_t FeedbackRounder::workspace_bytes(const formats::Layout& layout, int64_t
   const auto stride = static_cast<uint64_t>(padded(rows));
   const auto cols = static_cast<uint64_t>(layout.cols);
   const uint64_t scales = layout.block_cols > 0 ? 2 * cols / static_cast<uint64_t>(layout.block_cols) + 2 : 2;
-  const uint64_t columns = 3 * cols + scales + 2 * kTile + 2 * kFeedbackColumns;
+  const uint64_t columns = 3 * cols + scales + 2 * kTileStride + 2 * kFeedbackColumns;
   return 4 * (columns * stride + 3 * LowerTiles::kTileFloats) +
          static_cast<uint64_t>(rows) * static_cast<uint64_t>(layout.row_bytes);
 }
@@ -137,7 +136,7 @@ void FeedbackRounder::open(const Strip& strip, const formats::Tile& tile, Worksp
   if (!strip.grid) w.codes.assign(static_cast<size_t>(tile.rows * strip.layout.row_bytes), std::byte{0});
   w.base.assign(static_cast<size_t>(n * stride), 0.0f);
   w.error.resize(static_cast<size_t>(2 * n * stride));
-  w.carried.resize(static_cast<size_t>(2 * kTile * stride));
+  w.carried.resize(static_cast<size_t>(2 * kTileStride * stride));
   w.block.resize(static_cast<size_t>(2 * kFeedbackColumns * stride));
   w.coupling.resize(kFeedbackColumns * kFeedbackColumns);
   w.sums.assign(static_cast<size_t>(2 * stride), 0.0f);
@@ -197,7 +196,7 @@ void FeedbackRounder::measure(const Strip& strip, Workspace& w) const {
     std::fill_n(w.carried.begin(), h_.size(j) * wide, 0.0f);
     for (int64_t i = j; i < h_.across(); ++i)
       dense::multiply(Transposed::yes, Transposed::no, h_.size(j), wide, h_.size(i), i == j ? 1.0f : 2.0f,
-                      h_.read(i, j, w.tiles[0]), kTile, w.error.data() + h_.first(i) * wide, wide, 1.0f,
+                      h_.read(i, j, w.tiles[0]), kTileStride, w.error.data() + h_.first(i) * wide, wide, 1.0f,
                       w.carried.data(), wide);
     const float* error = w.error.data() + h_.first(j) * wide;
     for (int64_t p = 0; p < h_.size(j); ++p)
@@ -245,7 +244,7 @@ void FeedbackRounder::feed_back(Strip& strip, Workspace& w) const {
     std::fill_n(w.carried.begin(), size * wide, 0.0f);
     for (int64_t i = l_.across() - 1; i > j; --i) {
       const float* tile = l_.read(i, j, w.tiles[0]);
-      dense::multiply(Transposed::yes, Transposed::no, size, wide, l_.size(i), 1.0f, tile, kTile,
+      dense::multiply(Transposed::yes, Transposed::no, size, wide, l_.size(i), 1.0f, tile, kTileStride,
                       w.error.data() + l_.first(i) * wide, wide, 1.0f, w.carried.data(), wide);
     }
     const float* pivot = l_.read(j, j, w.tiles[0]);
@@ -254,11 +253,12 @@ void FeedbackRounder::feed_back(Strip& strip, Workspace& w) const {
       float* carried = w.carried.data() + begin * wide;
       float* error = w.error.data() + (l_.first(j) + begin) * wide;
       if (end < size)
-        dense::multiply(Transposed::yes, Transposed::no, columns, wide, size - end, 1.0f, pivot + end * kTile + begin,
-                        kTile, error + columns * wide, wide, 1.0f, carried, wide);
+        dense::multiply(Transposed::yes, Transposed::no, columns, wide, size - end, 1.0f,
+                        pivot + end * kTileStride + begin, kTileStride, error + columns * wide, wide, 1.0f, carried,
+                        wide);
       for (int64_t p = 0; p < columns; ++p)
         for (int64_t q = p + 1; q < columns; ++q)
-          w.coupling[static_cast<size_t>(p * kFeedbackColumns + q)] = pivot[(begin + q) * kTile + begin + p];
+          w.coupling[static_cast<size_t>(p * kFeedbackColumns + q)] = pivot[(begin + q) * kTileStride + begin + p];
       for (const bool feedback : {true, false}) {
         const int64_t half = feedback ? 0 : strip.stride;
         round_block(strip, w, l_.first(j) + begin, columns,
@@ -291,12 +291,12 @@ void FeedbackRounder::descend(Strip& strip, Workspace& w) const {
         const bool below = i >= j;
         const float* tile = below ? h_.read(i, j, w.tiles[0]) : h_.read(j, i, w.tiles[0]);
         dense::multiply(below ? Transposed::yes : Transposed::no, Transposed::no, columns, rows, h_.size(i), 1.0f,
-                        tile + (below ? begin : begin * kTile), kTile, w.error.data() + h_.first(i) * wide, wide,
-                        i == 0 ? 0.0f : 1.0f, w.carried.data(), rows);
+                        tile + (below ? begin : begin * kTileStride), kTileStride, w.error.data() + h_.first(i) * wide,
+                        wide, i == 0 ? 0.0f : 1.0f, w.carried.data(), rows);
         if (i != j) continue;
         for (int64_t p = 0; p < columns; ++p)
           for (int64_t q = p + 1; q < columns; ++q)
-            w.coupling[static_cast<size_t>(p * kFeedbackColumns + q)] = tile[(begin + q) * kTile + begin + p];
+            w.coupling[static_cast<size_t>(p * kFeedbackColumns + q)] = tile[(begin + q) * kTileStride + begin + p];
       }
       for (int64_t p = 0; p < columns; ++p)
         for (int64_t r = 0; r < rows; ++r)

@@ -9,7 +9,6 @@ namespace mezzotint::convert {
 namespace {
 
 using dense::Transposed;
-constexpr int64_t kStride = LowerTiles::kTile;
 constexpr int64_t kMoreVectors = 10;
 constexpr int kIterations = 4;
 
@@ -18,10 +17,10 @@ void multiply(const LowerTiles& h, const float* v, int64_t width, float* out, Ti
   std::fill_n(out, h.order() * width, 0.0f);
   for (const auto& [i, j] : tile_pairs(h.across())) {
     const float* tile = h.read(i, j, buffers[0]);
-    dense::multiply(Transposed::no, Transposed::no, h.size(i), width, h.size(j), 1.0f, tile, kStride,
+    dense::multiply(Transposed::no, Transposed::no, h.size(i), width, h.size(j), 1.0f, tile, kTileStride,
                     v + h.first(j) * width, width, 1.0f, out + h.first(i) * width, width);
     if (i == j) continue;
-    dense::multiply(Transposed::yes, Transposed::no, h.size(j), width, h.size(i), 1.0f, tile, kStride,
+    dense::multiply(Transposed::yes, Transposed::no, h.size(j), width, h.size(i), 1.0f, tile, kTileStride,
                     v + h.first(i) * width, width, 1.0f, out + h.first(j) * width, width);
   }
 }
@@ -52,7 +51,7 @@ void project_on_leading_eigenvectors(LowerTiles& h, int64_t rank, TileBuffers& b
   for (const auto& [i, j] : tile_pairs(h.across())) {
     float* tile = h.open(i, j, buffers[0]);
     dense::multiply(Transposed::no, Transposed::yes, h.size(i), h.size(j), rank, 1.0f, next.data() + h.first(i) * rank,
-                    rank, next.data() + h.first(j) * rank, rank, 0.0f, tile, kStride);
+                    rank, next.data() + h.first(j) * rank, rank, 0.0f, tile, kTileStride);
     h.close(i, j, tile);
   }
 }

@@ -45,4 +45,6 @@ class LowerTiles {
   static int64_t index(int64_t i, int64_t j) { return i * (i + 1) / 2 + j; }
 };
 
+inline constexpr int64_t kTileStride = LowerTiles::kTile;  ///< floats from a row of a tile to the next
+
 }  // namespace mezzotint::convert

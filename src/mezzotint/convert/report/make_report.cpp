@@ -55,10 +55,10 @@ Fate fate_of(Action action, bool measured) {
 }
 
 std::string listed(const std::vector<std::string>& names) {
-  constexpr size_t kShown = 5;
+  constexpr size_t kListed = 5;
   std::string text;
-  for (size_t i = 0; i < std::min(kShown, names.size()); ++i) text += (i > 0 ? ", " : "") + names[i];
-  return names.size() > kShown ? text + ", ..." : text;
+  for (size_t i = 0; i < std::min(kListed, names.size()); ++i) text += (i > 0 ? ", " : "") + names[i];
+  return names.size() > kListed ? text + ", ..." : text;
 }
 
 uint64_t stored_bytes(const Model& model, const Layer& layer) {

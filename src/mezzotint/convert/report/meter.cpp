@@ -8,7 +8,7 @@
 namespace mezzotint::convert {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
 
 // Counts and maxima: exact in any order.
 void add_exact(const kernel::ErrorSums& from, kernel::ErrorSums& to) {
@@ -34,12 +34,12 @@ void add_sums(const From& from, To& to) {
 
 double MeasuredErrors::relative_error() const {
   if (e2 == 0) return 0;
-  return a2 > 0 ? std::sqrt(e2 / a2) : kInfinity;
+  return a2 > 0 ? std::sqrt(e2 / a2) : kInfinite;
 }
 
 double MeasuredErrors::sqnr_db() const {
-  if (e2 == 0) return kInfinity;
-  return a2 > 0 ? 10 * std::log10(a2 / e2) : -kInfinity;
+  if (e2 == 0) return kInfinite;
+  return a2 > 0 ? 10 * std::log10(a2 / e2) : -kInfinite;
 }
 
 double MeasuredErrors::cosine() const {

@@ -19,9 +19,9 @@ bool format_carries(const PlanRow& row) {
   return std::find(companions.begin(), companions.end(), checkpoint::kPreQuantScale) != companions.end();
 }
 
-class Assignment {
+class SmoothingAssignment {
  public:
-  Assignment(Plan& plan, const checkpoint::Model& model, std::span<const size_t> rows)
+  SmoothingAssignment(Plan& plan, const checkpoint::Model& model, std::span<const size_t> rows)
       : plan_(plan), model_(model), rows_(rows), quantized_(rows.begin(), rows.end()) {
     std::map<size_t, size_t> row_of;  // by tensor
     for (size_t i = 0; i < plan.rows.size(); ++i)
@@ -130,7 +130,7 @@ class Assignment {
 }  // namespace
 
 void assign_smoothing(Plan& plan, const checkpoint::Model& model, std::span<const size_t> rows) {
-  Assignment(plan, model, rows).run();
+  SmoothingAssignment(plan, model, rows).run();
 }
 
 }  // namespace mezzotint::convert

@@ -19,14 +19,14 @@ namespace {
 
 /// Largest finite magnitude along the last dimension, which stays with size 1. inf and NaN count as the smallest
 /// number, so that what holds nothing else is not taken for zeros.
-at::Tensor amax(const at::Tensor& values) {
+at::Tensor row_amax(const at::Tensor& values) {
   constexpr double kTiny = std::numeric_limits<float>::denorm_min();
   return values.abs().nan_to_num_(kTiny, kTiny, kTiny).amax(-1, true);
 }
 
 at::Tensor row_scales(const at::Tensor& values, std::optional<float> given, float largest, float smallest) {
   if (given) return at::full({1, 1}, *given, values.options());
-  return amax(values).div_(largest).clamp_min_(smallest);
+  return row_amax(values).div_(largest).clamp_min_(smallest);
 }
 
 at::Tensor to_int8(at::Tensor quotients, int lowest, int highest) {
@@ -72,7 +72,7 @@ Activations quantize_e4m3(const at::Tensor& x, std::optional<float> given) {
 }
 
 Activations quantize_mx(const at::Tensor& x) {
-  const at::Tensor blocks = in_blocks(x.to(at::kFloat), 32), top = amax(blocks);
+  const at::Tensor blocks = in_blocks(x.to(at::kFloat), 32), top = row_amax(blocks);
   // The power of two not below amax / 448: its exponent, raised where the mantissa is not zero.
   const at::Tensor bits = top.div(448).view(at::kInt);
   const at::Tensor exponents = at::where(top.eq(0), 0, bits.add(0x7FFFFF).bitwise_right_shift(23).clamp(1, 254));
@@ -84,7 +84,7 @@ Activations quantize_mx(const at::Tensor& x) {
 Activations quantize_fp4(const at::Tensor& x, std::optional<float> given) {
   const at::Tensor values = x.to(at::kFloat), of_rows = row_scales(values, given, 2688, 0x1p-110f);
   const at::Tensor blocks = in_blocks(values, 16), of_row = of_rows.unsqueeze(2);
-  const at::Tensor scales = amax(blocks).div_(6).div(of_row).clamp_max_(448).to(at::kFloat8_e4m3fn);
+  const at::Tensor scales = row_amax(blocks).div_(6).div(of_row).clamp_max_(448).to(at::kFloat8_e4m3fn);
   const at::Tensor factors = of_row.mul(scales.to(at::kFloat));
   const at::Tensor quotients = at::where(factors.eq(0), 0.0f, blocks.div(factors)).flatten(1);
   const at::Tensor codes =

@@ -19,8 +19,8 @@
 namespace mezzotint::tensor::cuda {
 namespace {
 
-constexpr int64_t kSlab = 1 << 26;   // elements of a result that wait in float32 for their scales
-constexpr int64_t kPaddedRows = 32;  // what x is padded to where a product wants more rows, or a multiple
+constexpr int64_t kWaiting = 1 << 26;  // elements of a result that wait in float32 for their scales
+constexpr int64_t kPaddedRows = 32;    // what x is padded to where a product wants more rows, or a multiple
 
 at::Tensor values_of(const StoredWeight& weight, int64_t expert, at::ScalarType type, const Gpu& gpu) {
   if (const std::optional<Operand> operand = operand_of(weight, expert)) {
@@ -137,7 +137,7 @@ class Run {
   /// Everything whose result needs factors afterwards.
   at::Tensor in_slabs(const at::Tensor& x, Product product) const {
     const int64_t m = x.size(0), n = weight_.rows;
-    const int64_t step = std::max<int64_t>(kSlab / std::max<int64_t>(n, 1) / 128 * 128, 128);
+    const int64_t step = std::max<int64_t>(kWaiting / std::max<int64_t>(n, 1) / 128 * 128, 128);
     const at::Tensor codes = product == Product::int_mm ? int8_codes(weight_).t() : at::Tensor();
     if (m <= step) return slab(x, product, codes).to(type_);
     at::Tensor y = at::empty({m, n}, x.options().dtype(type_));
