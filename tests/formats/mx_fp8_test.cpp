@@ -69,8 +69,9 @@ TEST(MxFp8, BytesAreFormulasInEveryBlock) {
             if (std::isfinite(x)) amax = std::fmax(amax, x);
           }
           int exponent = 0;
-          const float mantissa = std::frexp(amax / 448.0f, &exponent);
-          const int b = zeros ? 0 : amax == 0 ? 1 : std::max(1, exponent + 127 - (mantissa == 0.5f ? 1 : 0));
+          const float ratio = amax / 448.0f;  // of the smallest denormals: 0
+          const float mantissa = std::frexp(ratio, &exponent);
+          const int b = zeros ? 0 : ratio == 0 ? 1 : std::max(1, exponent + 127 - (mantissa == 0.5f ? 1 : 0));
           ASSERT_EQ(byte_of(q, r, c / 32), b) << r << " " << c;
           for (int64_t i = c; i < end; ++i) {
             const float y = b == 0 ? 0.0f : w[r * layout.cols + i] / std::ldexp(1.0f, b - 127);

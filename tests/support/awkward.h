@@ -29,11 +29,30 @@ struct AwkwardInput {
 };
 
 namespace detail {
-inline float normal(std::mt19937_64& rng) {
-  return static_cast<float>(std::normal_distribution<double>()(rng));
+/// Draws from a distribution, made once for the whole program: drawing anew took most of the time of the tests that
+/// want millions. Their number is prime, so that where a matrix is larger, no row of it comes again.
+template <class Distribution>
+std::vector<float> draws(Distribution distribution) {
+  std::mt19937_64 rng(1);
+  std::vector<float> table(262147);
+  for (float& x : table) x = static_cast<float>(distribution(rng));
+  return table;
+}
+/// Table values from a random place on, times the factor.
+inline void scaled(const std::vector<float>& table, std::mt19937_64& rng, std::vector<float>& values, float factor) {
+  size_t at = rng() % table.size();
+  for (float& x : values) {
+    x = table[at] * factor;
+    if (++at == table.size()) at = 0;
+  }
 }
 inline void normals(std::mt19937_64& rng, std::vector<float>& values, float factor) {
-  for (float& x : values) x = normal(rng) * factor;
+  static const std::vector<float> table = draws(std::normal_distribution<double>());
+  scaled(table, rng, values, factor);
+}
+inline void heavy_tailed(std::mt19937_64& rng, std::vector<float>& values, float factor) {
+  static const std::vector<float> table = draws(std::student_t_distribution<double>(2.5));
+  scaled(table, rng, values, factor);
 }
 }  // namespace detail
 
@@ -42,11 +61,7 @@ inline const std::vector<AwkwardInput>& awkward_inputs() {
   using Values = std::vector<float>;
   static const std::vector<AwkwardInput> inputs = {
       {"normal", true, true, [](Rng& rng, int64_t, int64_t, Values& v) { detail::normals(rng, v, 0.02f); }},
-      {"heavy-tailed", true, true,
-       [](Rng& rng, int64_t, int64_t, Values& v) {
-         std::student_t_distribution<double> t(2.5);
-         for (float& x : v) x = static_cast<float>(t(rng) * 0.02);
-       }},
+      {"heavy-tailed", true, true, [](Rng& rng, int64_t, int64_t, Values& v) { detail::heavy_tailed(rng, v, 0.02f); }},
       {"all equal", true, true, [](Rng&, int64_t, int64_t, Values& v) { v.assign(v.size(), -0.3125f); }},
       {"one outlier", true, true,
        [](Rng& rng, int64_t, int64_t, Values& v) {
@@ -66,8 +81,8 @@ inline const std::vector<AwkwardInput>& awkward_inputs() {
        }},
       {"outlier columns", true, true,
        [](Rng& rng, int64_t, int64_t cols, Values& v) {
-         for (size_t i = 0; i < v.size(); ++i)
-           v[i] = detail::normal(rng) * (static_cast<int64_t>(i) % cols % 29 == 5 ? 3.0f : 0.05f);
+         detail::normals(rng, v, 1.0f);
+         for (size_t i = 0; i < v.size(); ++i) v[i] *= static_cast<int64_t>(i) % cols % 29 == 5 ? 3.0f : 0.05f;
        }},
       {"tiny", true, false, [](Rng& rng, int64_t, int64_t, Values& v) { detail::normals(rng, v, 1e-33f); }},
       {"denormal", true, false, [](Rng& rng, int64_t, int64_t, Values& v) { detail::normals(rng, v, 1e-40f); }},
@@ -75,7 +90,8 @@ inline const std::vector<AwkwardInput>& awkward_inputs() {
       {"wide range", true, false,
        [](Rng& rng, int64_t, int64_t, Values& v) {
          std::uniform_real_distribution<double> exponent(-30, 10);
-         for (float& x : v) x = detail::normal(rng) * static_cast<float>(std::exp2(exponent(rng)));
+         detail::normals(rng, v, 1.0f);
+         for (float& x : v) x *= static_cast<float>(std::exp2(exponent(rng)));
        }},
       {"inf", false, false,
        [](Rng& rng, int64_t, int64_t, Values& v) {
