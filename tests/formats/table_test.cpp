@@ -94,19 +94,19 @@ TEST(FormatTable, NoLayerIsClaimedTwice) {
   size_t layers = 0, claimed = 0;
   for (const Format* writer : all_formats())
     for (const Layout& layout : layouts(*writer))
-      for (const std::string& label : labels)
+      for (const std::string& label : labels) {
+        nlohmann::json marker = marker_of(layout);
+        if (label.empty()) {
+          marker = nullptr;
+        } else {
+          if (marker.is_null()) marker = nlohmann::json::object();
+          marker["format"] = label;
+        }
+        StoredLayer layer = stored_layer(layout, marker);
         for (const DType weight : {layout.tensors[0].dtype, DType::u8, DType::f8_e4m3, DType::f8_e5m2, DType::bf16})
           for (const Shape& shape : layout.tensors.size() > 1 ? other_shapes(layout.shape, layout.tensors[1].shape)
                                                               : std::vector<Shape>{Shape{}})
             for (const DType scale : {DType::f32, DType::bf16, DType::u8}) {
-              nlohmann::json marker = marker_of(layout);
-              if (label.empty()) {
-                marker = nullptr;
-              } else {
-                if (marker.is_null()) marker = nlohmann::json::object();
-                marker["format"] = label;
-              }
-              StoredLayer layer = stored_layer(layout, marker);
               layer.tensors[0].dtype = weight;
               if (layer.tensors.size() > 1) {
                 layer.tensors[1].dtype = scale;
@@ -114,27 +114,23 @@ TEST(FormatTable, NoLayerIsClaimedTwice) {
               }
               ++layers;
               Fit best = Fit::none;
-              size_t claims = 0;
-              std::string who;
+              std::vector<std::string_view> claims;
               for (const Format* reader : all_formats()) {
                 const Recognition recognition = reader->recognise(layer);
                 if (recognition.fit == Fit::none || recognition.fit < best) continue;
-                if (recognition.fit > best) {
-                  claims = 0;
-                  who.clear();
-                }
+                if (recognition.fit > best) claims.clear();
                 best = recognition.fit;
-                ++claims;
-                who += std::string(reader->name) + " ";
+                claims.push_back(reader->name);
                 if (best == Fit::broken || best == Fit::mislabelled) {
                   EXPECT_FALSE(recognition.problems.empty()) << tell(layout) << " as " << label << ": " << reader->name;
                 }
               }
-              claimed += claims != 0;
-              ASSERT_LE(claims, 1u) << tell(layout) << " labelled '" << label << "', weight " << name(weight)
-                                    << ", scale " << name(scale) << " " << to_string(shape) << ": " << who << "at fit "
-                                    << static_cast<int>(best);
+              claimed += !claims.empty();
+              ASSERT_LE(claims.size(), 1u) << tell(layout) << " labelled '" << label << "', weight " << name(weight)
+                                           << ", scale " << name(scale) << " " << to_string(shape) << ": "
+                                           << testing::PrintToString(claims) << " at fit " << static_cast<int>(best);
             }
+      }
   EXPECT_GT(claimed, layers / 20) << "the test saw almost nothing that anyone claims";
 }
 
