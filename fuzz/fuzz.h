@@ -15,8 +15,9 @@
 ///
 ///   fuzz_read_file [--files N] [--seed S] [--seconds T] [--only I] [FILE...]
 ///
-/// File I of a run depends on nothing but the seed and I, so `--only I` repeats it. FILEs are read instead, for files
-/// that another fuzzer found: every target also has LLVMFuzzerTestOneInput, for a build with
+/// File I of a run depends on nothing but the seed and I, so `--only I` repeats it. A run ends after N files, or after
+/// T seconds if it has reached by then what it must; else it goes on, to 300 seconds at most. FILEs are read instead,
+/// for files that another fuzzer found: every target also has LLVMFuzzerTestOneInput, for a build with
 /// clang++ -fsanitize=fuzzer that leaves out driver.cpp.
 namespace mezzotint::fuzz {
 
