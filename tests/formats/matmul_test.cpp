@@ -42,21 +42,33 @@ Weight weight_of(const Layout& layout, std::mt19937_64& rng) {
 struct Exact {
   std::vector<double> y, magnitude;
   Exact(const Weight& w, int64_t expert, const std::vector<float>& x, int64_t m, bool transposed) {
+    constexpr int64_t kColumns = 8;  // side by side, because one sum waits for its own addition
     const int64_t n = w.layout.rows, k = w.layout.cols;
     const float* weight = w.decoded.data() + expert * n * k;
     const int64_t across = transposed ? k : n, depth = transposed ? n : k;
-    for (int64_t i = 0; i < m; ++i)
-      for (int64_t j = 0; j < across; ++j) {
-        double sum = 0, size = 0;
+    y.resize(static_cast<size_t>(m * across));
+    magnitude.resize(y.size());
+    std::vector<double> panel(static_cast<size_t>(depth * kColumns));
+    for (int64_t j0 = 0; j0 < across; j0 += kColumns) {
+      const int64_t columns = std::min(kColumns, across - j0);
+      for (int64_t d = 0; d < depth; ++d)
+        for (int64_t j = 0; j < columns; ++j)
+          panel[static_cast<size_t>(d * kColumns + j)] =
+              static_cast<double>(transposed ? weight[d * k + j0 + j] : weight[(j0 + j) * k + d]);
+      for (int64_t i = 0; i < m; ++i) {
+        double sums[kColumns] = {}, sizes[kColumns] = {};
         for (int64_t d = 0; d < depth; ++d) {
-          const double product = static_cast<double>(x[static_cast<size_t>(i * depth + d)]) *
-                                 static_cast<double>(transposed ? weight[d * k + j] : weight[j * k + d]);
-          sum += product;
-          size += std::abs(product);
+          const auto value = static_cast<double>(x[static_cast<size_t>(i * depth + d)]);
+          for (int64_t j = 0; j < kColumns; ++j) {
+            const double product = value * panel[static_cast<size_t>(d * kColumns + j)];
+            sums[j] += product;
+            sizes[j] += std::abs(product);
+          }
         }
-        y.push_back(sum);
-        magnitude.push_back(size);
+        std::copy_n(sums, columns, y.data() + i * across + j0);
+        std::copy_n(sizes, columns, magnitude.data() + i * across + j0);
       }
+    }
   }
 };
 
