@@ -36,6 +36,10 @@ struct GoldenMerge {
   std::vector<float> expected;
 };
 
+void PrintTo(const GoldenMerge& merge, std::ostream* out) {
+  *out << merge.name;
+}
+
 std::vector<GoldenMerge> golden_merges() {
   std::vector<GoldenMerge> cases;
   for (const auto& file : std::filesystem::directory_iterator(MEZZOTINT_SOURCE_DIR "/tests/adapter/golden")) {

@@ -18,10 +18,9 @@ std::string with_underscores(std::string name) {
   return name;
 }
 
-// What an adapter calls the layer that holds this tensor; nothing for biases, which go with their weights.
+// What an adapter calls the layer that holds this tensor. Biases go with their weights, but some files name them whole.
 std::vector<std::string> layer_names(std::string_view tensor) {
   if (tensor.ends_with(".weight")) return {std::string(tensor.substr(0, tensor.size() - 7))};
-  if (tensor.ends_with(".bias")) return {};
   std::vector<std::string> names = {std::string(tensor)};
   if (tensor.ends_with(".scale")) names.emplace_back(tensor.substr(0, tensor.size() - 6));  // norms of Flux
   return names;

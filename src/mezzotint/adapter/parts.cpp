@@ -138,8 +138,8 @@ Prefixes adapter_prefixes(const ModelPart& part, const std::vector<ModelPart>& a
       add_encoder(prefixes, 1);
       break;
     case PartKind::clip_g:
-      if (!clip_l) prefixes.underscored = {"lora_te_", "lora_prior_te_"};
-      prefixes.underscored.emplace_back("lora_te2_");
+      prefixes.underscored = {"lora_te2_", "lora_prior_te_"};
+      if (!clip_l) prefixes.underscored.emplace_back("lora_te_");
       prefixes.dotted.emplace_back("text_encoders.clip_g.transformer.");
       add_encoder(prefixes, clip_l ? 2 : 1);
       break;

@@ -56,6 +56,7 @@ void add_flux(const Names& names, Aliases& aliases) {
   }
   aliases.add("x_embedder", "img_in");
   aliases.add("context_embedder", "txt_in");
+  aliases.add("controlnet_x_embedder", "pos_embed_input");
   for (const auto& [theirs, ours] :
        {std::pair{"timestep", "time_in"}, {"text", "vector_in"}, {"guidance", "guidance_in"}}) {
     aliases.add(fmt::format("time_text_embed.{}_embedder.linear_1", theirs), fmt::format("{}.in_layer", ours));
