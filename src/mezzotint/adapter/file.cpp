@@ -97,7 +97,9 @@ class AdapterFileReader {
 
  private:
   void leave_out(size_t tensor, std::string reason) {
-    file_.unused_.push_back({file_.source().tensors()[tensor].name, std::move(reason)});
+    const std::string& key = file_.source().tensors()[tensor].name;
+    const std::string foreign = foreign_reason(key);
+    file_.unused_.push_back({key, foreign.empty() ? std::move(reason) : foreign});
   }
 
   void place(size_t i) {
@@ -106,7 +108,7 @@ class AdapterFileReader {
     const Role role = file_.model_->role(i);
     if (role != Role::plain && role != Role::codes && role != Role::orphan) return;  // scales of a quantized factor
     Key key = parse_key(rewrite_.keys[i]);
-    if (key.role.empty()) return leave_out(i, unknown_key_reason(tensor.name));
+    if (key.role.empty()) return leave_out(i, "no adapter that is known here has a tensor of such a name");
     if (role != Role::codes && !checkpoint::is_readable(tensor.dtype))
       return leave_out(i, fmt::format("{} cannot be read as numbers", name(tensor.dtype)));
     if (role == Role::codes && !file_.model_->layers()[file_.model_->layer_of(i)].consistent)

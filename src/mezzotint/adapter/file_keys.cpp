@@ -81,10 +81,10 @@ Key parse_key(std::string_view full) {
   return {std::move(key), std::move(variant), longest->role};
 }
 
-std::string unknown_key_reason(std::string_view key) {
+std::string foreign_reason(std::string_view key) {
   for (const auto& [part, name] : kForeign)
     if (key.find(part) != std::string_view::npos) return fmt::format("it looks like {}, which is not supported", name);
-  return "no adapter that is known here has a tensor of such a name";
+  return "";
 }
 
 }  // namespace mezzotint::adapter

@@ -17,7 +17,7 @@ inline constexpr std::string_view kAlpha = "alpha", kDoraScale = "dora_scale", k
 
 Key parse_key(std::string_view key);
 
-/// What a key without a known suffix looks like: "VeRA, which is not supported", ...
-std::string unknown_key_reason(std::string_view key);
+/// Which adapter a key belongs to that nobody here can apply, as a clause, or "".
+std::string foreign_reason(std::string_view key);
 
 }  // namespace mezzotint::adapter
