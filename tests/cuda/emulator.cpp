@@ -36,6 +36,23 @@ class Place {
   const ucontext_t* first_ = nullptr;
 };
 
+/// A stack that runs a thread of one block after another; to make it costs system calls.
+struct Fibre {
+  Fibre();
+  Fibre(const Fibre&) = delete;
+  Fibre& operator=(const Fibre&) = delete;
+
+  Place place;
+  Block* block = nullptr;
+  uint32_t index = 0;
+
+ private:
+  static void enter(uint32_t high, uint32_t low);
+  std::unique_ptr<char[]> memory_ = std::make_unique_for_overwrite<char[]>(kStackBytes);
+  ucontext_t context_;
+};
+using Crew = std::vector<std::unique_ptr<Fibre>>;
+
 /// What the lanes of a warp put down for each other.
 struct Exchange {
   uint32_t value[kWarp];
@@ -47,52 +64,54 @@ struct Exchange {
 
 class Block {
  public:
-  Block(uint32_t x, uint32_t y, uint32_t threads, std::vector<std::unique_ptr<char[]>>& stacks,
-        const std::function<void(EmulatedThread&)>& body)
-      : x_(x), y_(y), body_(body), fibres_(threads), exchange_(threads / kWarp) {
+  Block(uint32_t x, uint32_t y, uint32_t threads, Crew& crew, const std::function<void(EmulatedThread&)>& body)
+      : x_(x), y_(y), body_(body), crew_(crew), threads_(threads), exchange_(threads / kWarp) {
+    while (crew.size() < threads) crew.push_back(std::make_unique<Fibre>());
     for (uint32_t i = 0; i < threads; ++i) {
-      Fibre& fibre = fibres_[i];
-      fibre.thread.block_ = this;
-      fibre.thread.index_ = i;
-      getcontext(&fibre.context);
-      fibre.context.uc_stack.ss_sp = stacks[i].get();
-      fibre.context.uc_stack.ss_size = kStackBytes;
-      fibre.context.uc_link = nullptr;  // enter() does not return
-      const auto self = reinterpret_cast<uintptr_t>(this);
-      makecontext(&fibre.context, reinterpret_cast<void (*)()>(&Block::enter), 3, static_cast<uint32_t>(self >> 32),
-                  static_cast<uint32_t>(self), i);
-      fibre.place.start_at(fibre.context);
+      crew[i]->block = threads_[i].thread.block_ = this;
+      crew[i]->index = threads_[i].thread.index_ = i;
     }
   }
 
+  /// On its fibre; returns when that runs the next block.
+  void run_thread(uint32_t index) {
+    try {
+      body_(threads_[index].thread);
+    } catch (...) {
+      failure_ = std::current_exception();
+    }
+    threads_[index].done = true;
+    crew_[index]->place.leave_for(scheduler_);
+  }
+
   void run(std::mt19937_64& rng) {
-    std::vector<uint32_t> order(fibres_.size());
+    std::vector<uint32_t> order(threads_.size());
     std::iota(order.begin(), order.end(), 0u);
     // Warps run at different speeds: some rest for a few rounds while the others get as far as barriers let them.
     uint32_t resting = 0, rounds = 0;
-    for (size_t done = 0; done < fibres_.size();) {
+    for (size_t done = 0; done < threads_.size();) {
       if (rounds++ % 16 == 0) resting = static_cast<uint32_t>(rng());
       std::shuffle(order.begin(), order.end(), rng);
       bool progress = false;
       done = 0;
       for (const uint32_t i : order) {
-        Fibre& fibre = fibres_[i];
-        if (!fibre.done && ready(fibre) && (resting >> (i / kWarp) & 1) == 0) {
+        const Thread& thread = threads_[i];
+        if (!thread.done && ready(thread) && (resting >> (i / kWarp) & 1) == 0) {
           progress = true;
           current_ = i;
-          scheduler_.leave_for(fibre.place);
+          scheduler_.leave_for(crew_[i]->place);
           if (failure_) std::rethrow_exception(failure_);
         }
-        done += fibre.done ? 1 : 0;
+        done += thread.done ? 1 : 0;
       }
-      if (!progress && done < fibres_.size() && std::exchange(resting, 0) == 0)
+      if (!progress && done < threads_.size() && std::exchange(resting, 0) == 0)
         throw std::logic_error("a barrier that not all threads reach");
     }
   }
 
   /// Returns when all threads of [first, first + count) have come here.
   void meet(uint32_t first, uint32_t count, bool whole_block) {
-    Fibre& self = fibres_[current_];
+    Thread& self = threads_[current_];
     Meeting& meeting = whole_block ? meetings_.back() : meetings_[first / kWarp];
     self.meeting = &meeting;
     self.generation = meeting.generation;
@@ -100,9 +119,9 @@ class Block {
       meeting.arrived = 0;
       ++meeting.generation;
     }
-    self.place.leave_for(scheduler_);
+    crew_[current_]->place.leave_for(scheduler_);
   }
-  void meet_block() { meet(0, static_cast<uint32_t>(fibres_.size()), true); }
+  void meet_block() { meet(0, static_cast<uint32_t>(threads_.size()), true); }
   void meet_warp(uint32_t thread) { meet(thread / kWarp * kWarp, kWarp, false); }
   Exchange& exchange(uint32_t thread) { return exchange_[thread / kWarp]; }
 
@@ -113,38 +132,40 @@ class Block {
     uint32_t arrived = 0;
     uint64_t generation = 0;
   };
-  struct Fibre {
-    ucontext_t context;
-    Place place;
+  struct Thread {
     EmulatedThread thread;
     Meeting* meeting = nullptr;
     uint64_t generation = 0;
     bool done = false;
   };
 
-  static bool ready(const Fibre& fibre) {
-    return fibre.meeting == nullptr || fibre.meeting->generation != fibre.generation;
+  static bool ready(const Thread& thread) {
+    return thread.meeting == nullptr || thread.meeting->generation != thread.generation;
   }
-  static void enter(uint32_t high, uint32_t low, uint32_t index) {
-    auto& block = *reinterpret_cast<Block*>(static_cast<uintptr_t>(high) << 32 | low);
-    Fibre& fibre = block.fibres_[index];
-    try {
-      block.body_(fibre.thread);
-    } catch (...) {
-      block.failure_ = std::current_exception();
-    }
-    fibre.done = true;
-    block.scheduler_.enter();
-  }
-
   const std::function<void(EmulatedThread&)>& body_;
-  Place scheduler_;
-  std::vector<Fibre> fibres_;
+  Crew& crew_;
+  std::vector<Thread> threads_;
   std::vector<Exchange> exchange_;
   std::array<Meeting, 33> meetings_{};  ///< one per warp, the last for the block
+  Place scheduler_;
   uint32_t current_ = 0;
   std::exception_ptr failure_;
 };
+
+Fibre::Fibre() {
+  getcontext(&context_);
+  context_.uc_stack.ss_sp = memory_.get();
+  context_.uc_stack.ss_size = kStackBytes;
+  context_.uc_link = nullptr;  // enter() does not return
+  const auto self = reinterpret_cast<uintptr_t>(this);
+  makecontext(&context_, reinterpret_cast<void (*)()>(&Fibre::enter), 2, static_cast<uint32_t>(self >> 32),
+              static_cast<uint32_t>(self));
+  place.start_at(context_);
+}
+void Fibre::enter(uint32_t high, uint32_t low) {
+  const auto& self = *reinterpret_cast<Fibre*>(static_cast<uintptr_t>(high) << 32 | low);
+  for (;;) self.block->run_thread(self.index);
+}
 
 uint32_t EmulatedThread::block_x() const {
   return block_->x_;
@@ -221,14 +242,18 @@ void EmulatedThread::wait_groups(size_t pending) {
 
 void emulate(device::Grid grid, uint32_t threads, uint64_t seed, const std::function<void(EmulatedThread&)>& body,
              const std::function<void()>& before_block) {
-  static thread_local std::vector<std::unique_ptr<char[]>> stacks;
-  while (stacks.size() < threads) stacks.push_back(std::make_unique_for_overwrite<char[]>(kStackBytes));
+  static thread_local Crew crew;
   std::mt19937_64 rng(seed);
-  for (uint32_t y = 0; y < grid.y; ++y)
-    for (uint32_t x = 0; x < grid.x; ++x) {
-      before_block();
-      Block(x, y, threads, stacks, body).run(rng);
-    }
+  try {
+    for (uint32_t y = 0; y < grid.y; ++y)
+      for (uint32_t x = 0; x < grid.x; ++x) {
+        before_block();
+        Block(x, y, threads, crew, body).run(rng);
+      }
+  } catch (...) {
+    crew.clear();  // some are in the middle of what failed
+    throw;
+  }
 }
 
 }  // namespace mezzotint::kernel::cuda::test
