@@ -38,7 +38,7 @@ class DoraEffect final : public Effect {
  private:
   static double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
   double lengthen(int64_t at, double squares) const {
-    return squares > 0 ? static_cast<double>(magnitude_.values[static_cast<size_t>(at)]) / std::sqrt(squares) : 0;
+    return squares == 0 ? 0 : static_cast<double>(magnitude_.values[static_cast<size_t>(at)]) / std::sqrt(squares);
   }
   static void blend(float* weight, const std::vector<float>& v, int64_t i, double ratio, double strength) {
     const auto w = static_cast<double>(weight[i]);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -113,6 +114,7 @@ class AdapterFileReader {
       return leave_out(i, fmt::format("{} cannot be read as numbers", name(tensor.dtype)));
     if (role == Role::codes && !file_.model_->layers()[file_.model_->layer_of(i)].consistent)
       return leave_out(i, "it is quantized, but its parameters do not fit");
+    if (element_count(tensor.shape).value_or(0) == 0) return leave_out(i, "it is empty");
     const auto [at, fresh] = index_.try_emplace({key.target, key.variant}, groups_.size());
     if (fresh) groups_.push_back({key.target, key.variant, {}});
     Group& group = groups_[at->second];
@@ -156,7 +158,7 @@ class AdapterFileReader {
     }
     if (GroupPart* alpha = group.find(kAlpha)) {
       alpha->used = true;
-      patch.alpha = read_scalar(alpha->part);
+      patch.alpha = read_alpha(alpha->part, algorithm);
       patch.rank_stabilized = algorithm.rs_alpha_is_raw && trainer_.rank_stabilized;
     } else if (config_ && !algorithm.alpha_is_bound) {
       if (const auto scaling = config_->scaling(group.target)) {
@@ -187,10 +189,16 @@ class AdapterFileReader {
     file_.patches_.push_back(std::move(patch));
   }
 
-  std::optional<double> read_scalar(const Part& part) const {
-    const Tensor tensor = file_.read(part);
-    if (tensor.values.empty()) return std::nullopt;
-    return static_cast<double>(tensor.values[0]);
+  /// kohya and LyCORIS take 0 for the rank: the same as no alpha.
+  std::optional<double> read_alpha(const Part& part, const Algorithm& algorithm) const {
+    const auto alpha = static_cast<double>(file_.read(part).values[0]);
+    if (!std::isfinite(alpha)) {
+      throw Error({.name = "bad-adapter",
+                   .problem = "an alpha is not finite",
+                   .file = file_.source().files().front().string(),
+                   .tensor = file_.source().tensors()[part.tensor].name});
+    }
+    return alpha == 0 && !algorithm.alpha_is_bound ? std::nullopt : std::optional(alpha);
   }
 
   AdapterFile& file_;

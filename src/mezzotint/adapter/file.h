@@ -48,7 +48,7 @@ class AdapterFile {
  public:
   /// A file, or a folder that PEFT saved (adapter_model.safetensors). Alphas come from the file; else from metadata
   /// (diffusers' lora_adapter_metadata), else from an adapter_config.json beside a file of PEFT's name. Throws Error
-  /// "no-adapter" where nothing in it is one, "bad-adapter-config", and those of io::Source::open.
+  /// "no-adapter" where nothing in it is one, "bad-adapter", "bad-adapter-config", and those of io::Source::open.
   static AdapterFile open(const std::filesystem::path& path, const ReadOptions& options = {});
   /// The same for a file that is open already; `config` is the text of an adapter_config.json or "".
   explicit AdapterFile(io::Source source, const ReadOptions& options = {}, std::string_view config = "");

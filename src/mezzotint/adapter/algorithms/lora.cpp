@@ -1,7 +1,6 @@
 // LoRA and LoCon: W + scale * up * down, with a Tucker core in between for convolutions; also files that enlarge W.
 #include <fmt/format.h>
 
-#include <cmath>
 #include <memory>
 
 #include "mezzotint/adapter/algebra.h"
@@ -73,7 +72,11 @@ struct LoraRow {
     const Tensor* reshape = factors.find("reshape_weight");
     if (!reshape) return weight;
     Shape shape;
-    for (const float size : reshape->values) shape.push_back(std::llround(size));
+    for (const float size : reshape->values) {
+      if (!(size >= 1 && size < 0x1p31f)) throw factors.error("reshape_weight is no shape");
+      shape.push_back(static_cast<int64_t>(size));
+    }
+    if (!element_count(shape)) throw factors.error("reshape_weight is too large");
     for (size_t i = 0; i < shape.size(); ++i) {
       if (shape[i] < weight[i])
         throw factors.error(fmt::format("it would cut the weight {} to {}", to_string(weight), to_string(shape)));
