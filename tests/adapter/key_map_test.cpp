@@ -210,6 +210,20 @@ TEST(KeyMapTest, SlicesAndSwappedHalvesReachTheirRows) {
   }
 }
 
+// Lumina 2 has fewer heads for keys and values; ComfyUI cuts three equal slices.
+TEST(KeyMapTest, SlicesWithFewerHeads) {
+  const TemporaryFolder folder;
+  const checkpoint::Model model = write_checkpoint(folder, {{"layers.0.attention.qkv.weight", {16, 8}},
+                                                            {"layers.0.attention.out.weight", {8, 8}},
+                                                            {"noise_refiner.0.attention.qkv.weight", {24, 8}},
+                                                            {"noise_refiner.0.attention.out.weight", {8, 8}}});
+  const KeyMap map(model);
+  EXPECT_EQ(map.find("transformer.layers.0.attention.to_k"), (Target{"layers.0.attention.qkv", 8, 4, false}));
+  EXPECT_EQ(map.find("transformer.layers.0.attention.to_v"), (Target{"layers.0.attention.qkv", 12, 4, false}));
+  EXPECT_EQ(map.find("transformer.noise_refiner.0.attention.to_v"),
+            (Target{"noise_refiner.0.attention.qkv", 16, 8, false}));
+}
+
 // Rotations of blocks that halves do not contain are applied in the adapter's order, in one piece.
 TEST(KeyMapTest, SwappedHalvesOfRotations) {
   for (const Shape& blocks : {Shape{8, 2, 2}, Shape{1, 16, 16}}) {
