@@ -16,8 +16,10 @@ foreach(name torch_cuda c10_cuda)
 endforeach()
 # The rpath below says all; CMake's own would warn that libtorch's folder has a libgomp.so.1, too.
 set(CMAKE_SKIP_BUILD_RPATH ON)
+# A wheel brings headers of a {fmt} of its own, which are found first and are not the version that base/fmt.cpp compiles.
 # Our BLAS stays ours, and libtorch's its own: without this the program would export sgemm_ and libtorch would call it.
 set_target_properties(mezzotint_libtorch PROPERTIES
   INTERFACE_INCLUDE_DIRECTORIES "${MEZZOTINT_TORCH_HEADERS};${MEZZOTINT_TORCH_HEADERS}/torch/csrc/api/include"
+  INTERFACE_COMPILE_DEFINITIONS FMT_HEADER_ONLY
   INTERFACE_LINK_LIBRARIES "${libraries}"
   INTERFACE_LINK_OPTIONS "LINKER:--exclude-libs=libopenblas.a,--no-as-needed;LINKER:-rpath,${MEZZOTINT_TORCH}/lib")
