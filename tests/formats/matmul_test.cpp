@@ -8,6 +8,7 @@
 #include "formats/variants.h"
 #include "mezzotint/base/error.h"
 #include "mezzotint/kernel/cast.h"
+#include "mezzotint/kernel/hadamard.h"
 #include "mezzotint/kernel/isa.h"
 #include "support/seed.h"
 
@@ -204,6 +205,47 @@ TEST_P(MatmulTest, RuntimeInputsAreRoundedAndNoWorse) {
     // A given scale far too small clips everything: it reaches the codes.
     product.scaling = {.of = kernel::FloatScaling::Of::given, .scale = 1e-6f};
     EXPECT_GT(relative(product_of(w, product, n, 1)), 0.5) << tell(layout);
+  }
+}
+
+/// Integers with integers: what is left is one rounding of the scales' product, one of the result.
+TEST(Matmul, ProductOfFourBitCodesIsExact) {
+  auto rng = test::test_rng();
+  const Selection selection = select_format("convrot_w4a4");  // names a format: the one with 4-bit activations
+  for (const Shape& shape : {Shape{40, 256}, Shape{257, 256}, Shape{384, 512}}) {
+    const Layout layout = *selection.format->describe({shape, LayerKind::linear}, selection.options).layout;
+    SCOPED_TRACE(tell(layout));
+    const Weight w = weight_of(layout, rng);
+    const MatmulForm form = layout.format->matmul_form(w.layout, w.parameters, 0);
+    const int64_t n = layout.rows, k = layout.cols;
+    const auto* codes = static_cast<const uint8_t*>(form.codes.data);
+    for (const int64_t m : {1, 5, 33}) {
+      const std::vector<float> x = normals(rng, m * k);
+      const Matmul product{.x = {x.data(), DType::f32, m, k, k}, .inputs = Inputs::runtime};
+      const std::vector<float> y = product_of(w, product, n, 2);
+      std::vector<float> turned = x;
+      kernel::rotate_convrot(turned.data(), m * k, form.rotation);
+      int64_t unsigned_differs = 0;
+      for (int64_t i = 0; i < m; ++i) {
+        const float* row = turned.data() + i * k;
+        float amax = 0;
+        for (int64_t c = 0; c < k; ++c) amax = std::max(amax, std::abs(row[c]));
+        const float scale = amax / 7;
+        for (int64_t j = 0; j < n; ++j) {
+          int64_t sum = 0, wrong = 0;
+          for (int64_t c = 0; c < k; ++c) {
+            const int nibble = codes[j * form.codes.stride + c / 2] >> (c % 2 * 4) & 15;
+            const auto code = static_cast<int64_t>(std::nearbyint(row[c] / scale));
+            sum += code * (nibble > 7 ? nibble - 16 : nibble);
+            wrong += code * nibble;
+          }
+          const float factor = scale * form.row_scale[j];
+          ASSERT_EQ(y[static_cast<size_t>(i * n + j)], static_cast<float>(sum) * factor);
+          unsigned_differs += wrong != sum;
+        }
+      }
+      EXPECT_GT(unsigned_differs, m * n / 2) << "control: codes without a sign";
+    }
   }
 }
 

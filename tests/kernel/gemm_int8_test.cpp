@@ -243,6 +243,50 @@ TEST(GemmInt8, BlockOutputsAreQuantizedResults) {
   });
 }
 
+// The products that codes of 8 bits with the same values have.
+TEST(GemmInt8, WeightsOfFourBits) {
+  auto rng = test_rng();
+  for (const Shape& s : kShapes) {
+    SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k);
+    Operands o(s, Direction::forward, false, Codes::any, rng);
+    Matrix packed(s.n, (s.k + 1) / 2, 1, 3, 1);
+    for (int64_t r = 0; r < s.n; ++r)
+      for (int64_t c = 0; c < packed.cols(); ++c) *packed.at(r, c) = static_cast<uint8_t>(rng());
+    const auto unpack = [&] {
+      for (int64_t r = 0; r < s.n; ++r)
+        for (int64_t c = 0; c < s.k; ++c) {
+          const int n = *packed.at(r, c / 2) >> (c % 2 * 4) & 15;
+          o.w.set<int8_t>(r, c, static_cast<int8_t>(n > 7 ? n - 16 : n));
+        }
+    };
+    const Epilogue e = o.epilogue(true);
+    const auto answer = [&](bool int4, int threads) {
+      Matrix y(s.m, s.n, 4, 3, 1);
+      Matrix codes(s.m, s.n, 1, 3, 1), scales(s.m, (s.n + 127) / 128, 4, 1);
+      Int8Product p = o.product(e);
+      if (int4)
+        p.w = {.codes = reinterpret_cast<const int8_t*>(packed.data()), .stride = packed.stride(), .int4 = true};
+      std::vector<std::byte> scratch(int8_gemm_scratch_bytes(s.m, s.n, s.k, threads, int4));
+      int8_forward(p, Output{y.data(), DType::f32, y.stride()}, scratch, threads);
+      int8_forward(p,
+                   Int8BlockOutput{reinterpret_cast<int8_t*>(codes.data()), codes.stride(),
+                                   reinterpret_cast<float*>(scales.data()), scales.stride()},
+                   scratch, threads);
+      EXPECT_TRUE(y.neighbours_untouched() && codes.neighbours_untouched() && scales.neighbours_untouched());
+      return std::tuple(y.elements(), codes.elements(), scales.elements());
+    };
+    unpack();
+    const auto right = answer(false, 1);
+    for (const Isa isa : every_enabled_isa())
+      for (const int threads : {1, 3}) {
+        const ScopedIsaCap cap(isa);
+        ASSERT_TRUE(answer(true, threads) == right) << name(isa) << " " << threads << " threads";
+      }
+    *packed.at(s.n - 1, (s.k - 1) / 2) ^= 1;  // control: the last code but one, or the last
+    EXPECT_FALSE(answer(true, 1) == right);
+  }
+}
+
 TEST(GemmInt8, EmptyProductsAreBiasOrNothing) {
   const float bias[] = {1.5f, -2};
   float y[] = {7, 7};

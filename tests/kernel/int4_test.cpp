@@ -40,6 +40,20 @@ TEST(Int4, EncodesAnyRangeOfColumnsByTheFormula) {
         }
 }
 
+TEST(Int4, UnpacksEveryCode) {
+  Matrix codes(1, 128, 1, 0, 1);
+  for (int64_t c = 0; c < 128; ++c) *codes.at(0, c) = static_cast<uint8_t>(2 * c + c / 64);
+  for (int64_t cols = 0; cols <= 256; ++cols) {
+    Matrix values = same_at_every_level(Matrix(1, cols, 1, 0, 3), [&](Matrix& to) {
+      unpack_int4(codes.data(), cols, reinterpret_cast<int8_t*>(to.data()));
+    });
+    for (int64_t c = 0; c < cols; ++c) {
+      const int n = nibble(codes, 0, c);
+      ASSERT_EQ(values.get<int8_t>(0, c), n > 7 ? n - 16 : n) << c << " of " << cols;
+    }
+  }
+}
+
 TEST(Int4, DecodesEveryCodeOfAnyRange) {
   auto rng = test_rng();
   Matrix codes(3, 40, 1, 2, 1);

@@ -51,9 +51,8 @@ class Run {
     const bool whole = p_.transposed || layout_.decodes_whole;
     step_ = !decoded_ && form_.grid == nullptr ? n_ : whole ? n_ : std::min(n_, kDecodedRows);
     if (p_.inputs == Inputs::runtime) input_ = form_.input;
-    const bool integers = input_ == InputCodes::int8 || input_ == InputCodes::int8_blocks;
-    if (p_.transposed && !integers) input_ = InputCodes::none;
-    rotates_input_ = form_.rotation != 0 && !p_.transposed && input_ != InputCodes::int8;
+    if (p_.transposed && input_ != InputCodes::int8 && input_ != InputCodes::int8_blocks) input_ = InputCodes::none;
+    rotates_input_ = form_.rotation != 0 && !p_.transposed && !integer();
     rotates_output_ = form_.rotation != 0 && p_.transposed;
   }
 
@@ -65,8 +64,9 @@ class Run {
     if (form_.grid) total += scratch_bytes<int8_t>(step_ * k_);
     if (integer()) {
       total += scratch_bytes<int8_t>(m_ * p_.x.cols) + scratch_bytes<float>(m_ * blocks());
-      return total + std::max(kernel::quantize_int8_scratch_bytes(m_, p_.x.cols, threads_),
-                              kernel::int8_gemm_scratch_bytes(m_, step_, k_, threads_));
+      return total +
+             std::max(kernel::quantize_int8_scratch_bytes(m_, p_.x.cols, threads_),
+                      kernel::int8_gemm_scratch_bytes(m_, step_, k_, threads_, form_.codes.code == ElementCode::int4));
     }
     total += quantized_input_bytes(input_, m_, p_.x.cols) + Scratch::kAlignment;
     // Sizes follow from shapes and codes alone; what x becomes has at most the bits of a float.
@@ -108,7 +108,7 @@ class Run {
     if (decoded_)
       reasons.push_back(std::string(layout_.format->name) + " with these options is decoded before it is multiplied");
     Operand w = sized_weight(), x = Operand::of(p_.x);
-    if (integer() || input_ != InputCodes::none) x.code = integer() ? ElementCode::int8 : quantized_code();
+    if (input_ != InputCodes::none) x.code = quantized_code();
     if (input_ == InputCodes::none && rotates_input_) x.code = ElementCode::f32;
     kernel::Isa level = kernel::Isa::scalar;
     std::string in;
@@ -143,12 +143,18 @@ class Run {
     return kernel::machine_has(level) ? "MEZZOTINT_ISA holds " + name + " back" : "this CPU has no " + name;
   }
 
-  bool integer() const { return input_ == InputCodes::int8 || input_ == InputCodes::int8_blocks; }
+  /// Whether integers are multiplied with integers. Those of 4 bits are multiplied as ones of 8.
+  bool integer() const {
+    return input_ == InputCodes::int8 || input_ == InputCodes::int8_blocks || input_ == InputCodes::int4;
+  }
   int64_t blocks() const { return input_ == InputCodes::int8_blocks ? divide_up(p_.x.cols, kernel::kInt8Block) : 1; }
   ElementCode quantized_code() const {
     switch (input_) {
       case InputCodes::fp8_e5m2:
         return ElementCode::e5m2;
+      case InputCodes::int8:
+      case InputCodes::int8_blocks:
+        return ElementCode::int8;
       case InputCodes::int4:
         return ElementCode::int4;
       case InputCodes::fp4:
@@ -231,13 +237,15 @@ class Run {
                                                          : kernel::Int8Scaling::row,
                                  .rotation = p_.transposed ? 0 : form_.rotation};
     if (p_.transposed) how.col_scale = form_.row_scale;
+    if (input_ == InputCodes::int4) how.range = kernel::IntegerRange::int4();
     if (!by_block && p_.scaling.of == FloatScaling::Of::given) how.given_scale = &p_.scaling.scale;
     kernel::quantize_int8(x, how, {x_codes, cols, x_scales, blocks()}, scratch.rest(), threads_);
     for (int64_t n0 = 0; n0 < n_; n0 += step_) {
       const int64_t rows = std::min(step_, n_ - n0);
       const Operand w = weight(n0, rows, values, codes);
       Int8Product product{.m = m_, .n = rows, .k = k_, .x = {x_codes, cols}, .epilogue = epilogue(n0)};
-      product.w = {static_cast<const int8_t*>(w.data), w.stride};
+      product.w = {
+          .codes = static_cast<const int8_t*>(w.data), .stride = w.stride, .int4 = w.code == ElementCode::int4};
       if (by_block) {
         product.x.scales = x_scales;
         product.x.scales_stride = blocks();

@@ -14,6 +14,10 @@ void decode_int4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes
   with_isa([&]<Isa I> { decode_int4<I>(codes, rows, cols, codes_stride, col0, scales, out, out_stride); });
 }
 
+void unpack_int4(const uint8_t* codes, int64_t cols, int8_t* values) {
+  with_isa([&]<Isa I> { unpack_int4<I>(codes, cols, values); });
+}
+
 void pack_nibbles(const uint8_t* values, int64_t cols, int64_t col0, uint8_t* codes) {
   with_isa([&]<Isa I> { pack_nibbles<I>(values, cols, col0, codes); });
 }

@@ -20,6 +20,9 @@ void encode_int4(const Source& x, const Scales& scales, uint8_t* codes, int64_t 
 void decode_int4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, int64_t col0,
                  const Scales& scales, float* out, int64_t out_stride);
 
+/// values[c] = the code of column c, -8 ... 7. One row.
+void unpack_int4(const uint8_t* codes, int64_t cols, int8_t* values);
+
 /// codes[(col0 + c) / 2] gets the low four bits of values[c] for c < cols. One row.
 void pack_nibbles(const uint8_t* values, int64_t cols, int64_t col0, uint8_t* codes);
 /// values[c] = the four bits of column col0 + c, 0 ... 15. One row.
@@ -44,6 +47,8 @@ void encode_int4(const Source& x, const Scales& scales, uint8_t* codes, int64_t 
 template <Isa I>
 void decode_int4(const uint8_t* codes, int64_t rows, int64_t cols, int64_t codes_stride, int64_t col0,
                  const Scales& scales, float* out, int64_t out_stride);
+template <Isa I>
+void unpack_int4(const uint8_t* codes, int64_t cols, int8_t* values);
 template <Isa I>
 void pack_nibbles(const uint8_t* values, int64_t cols, int64_t col0, uint8_t* codes);
 template <Isa I>

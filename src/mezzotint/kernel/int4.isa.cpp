@@ -29,6 +29,15 @@ template <class From>
   }
 }
 
+/// values[2j], values[2j + 1] = the codes of codes[j].
+[[gnu::noinline]] void signed_pairs(const Byte* __restrict codes, int64_t pairs, Byte* __restrict values) {
+  Word* pair = reinterpret_cast<Word*>(values);
+  for (int64_t j = 0; j < pairs; ++j) {
+    const uint32_t both = codes[j], two = (both | both << 4) & 0x0F0F;
+    pair[j] = static_cast<uint16_t>(two | (two & 0x0808) * 0x1E);  // the sign up to the byte's top
+  }
+}
+
 template <class From>
 void encode(const Source& x, const Scales& scales, Byte* codes, int64_t codes_stride, int64_t col0,
             const Rounding& rounding, const ElementIndex& index) {
@@ -71,6 +80,12 @@ void decode_int4<kIsa>(const uint8_t* codes, int64_t rows, int64_t cols, int64_t
       scale_run(values, count, scale, reinterpret_cast<Dword*>(out) + r * out_stride + c + i);
     }
   });
+}
+
+template <>
+void unpack_int4<kIsa>(const uint8_t* codes, int64_t cols, int8_t* values) {
+  signed_pairs(codes, cols >> 1, reinterpret_cast<Byte*>(values));
+  if ((cols & 1) != 0) values[cols - 1] = static_cast<int8_t>(static_cast<int8_t>(codes[cols >> 1] << 4) >> 4);
 }
 
 template <>

@@ -53,17 +53,16 @@ namespace {
   return top;
 }
 
-/// max(amax / 127, 1e-30) over the finite values.
-[[maybe_unused]] float int8_scale(int64_t n, const float* v) {
-  constexpr float kSmallest = 1e-30f;
-  const float scale = float_from_bits(static_cast<uint32_t>(finite_magnitude(n, v))) / 127.0f;
-  return scale > kSmallest ? scale : kSmallest;
+/// max(amax / largest code, smallest) over the finite values.
+[[maybe_unused]] float int8_scale(int64_t n, const float* v, const IntegerRange& range = {}) {
+  const float scale = float_from_bits(static_cast<uint32_t>(finite_magnitude(n, v))) / range.largest;
+  return scale > range.smallest_scale ? scale : range.smallest_scale;
 }
 
-/// codes[j] = rint(v[j] / scale) within [lowest, 127]; NaN becomes 0.
+/// codes[j] = rint(v[j] / scale) within [lowest, highest]; NaN becomes 0.
 [[gnu::noinline, maybe_unused]] void int8_codes(int64_t n, const float* __restrict v, float scale, float lowest,
-                                                Byte* __restrict codes) {
-  for (int64_t j = 0; j < n; ++j) codes[j] = static_cast<uint8_t>(Int8::encode(v[j] / scale, lowest, 127.0f));
+                                                float highest, Byte* __restrict codes) {
+  for (int64_t j = 0; j < n; ++j) codes[j] = static_cast<uint8_t>(Int8::encode(v[j] / scale, lowest, highest));
 }
 
 }  // namespace

@@ -19,6 +19,16 @@ struct Output {
   int64_t stride = 0;  ///< elements from one row to the next
 };
 
+/// Integers that activations are rounded to.
+struct IntegerRange {
+  float largest = 127;            ///< codes of dynamic scales lie within +-largest
+  float lowest_given = -128;      ///< codes of given scales reach down to here
+  float smallest_scale = 1e-30f;  ///< of dynamic ones
+
+  /// Those of four bits (quantize_float.h), a byte each.
+  static constexpr IntegerRange int4() { return {7, -7, 0x1p-126f}; }
+};
+
 /// What happens to a float32 accumulator on its way out: activation(acc * row_scale[m] * col_scale[n] + bias[n]).
 struct Epilogue {
   const float* row_scale = nullptr;  ///< one per row of y, or null for 1

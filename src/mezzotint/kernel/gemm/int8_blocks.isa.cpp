@@ -16,7 +16,7 @@ namespace {
 
 void encode(int64_t n, const float* values, int8_t* codes, float* scale) {
   *scale = int8_scale(n, values);
-  int8_codes(n, values, *scale, -127.0f, reinterpret_cast<Byte*>(codes));
+  int8_codes(n, values, *scale, -127.0f, 127.0f, reinterpret_cast<Byte*>(codes));
 }
 
 }  // namespace

@@ -18,7 +18,8 @@ namespace {
   if (job.blocks.codes == nullptr) return store_values(job.y, row, col0, n, values);
   const float scale = int8_scale(n, values);
   job.blocks.scales[row * job.blocks.scales_stride + col0 / kInt8Block] = scale;
-  int8_codes(n, values, scale, -127.0f, reinterpret_cast<Byte*>(job.blocks.codes) + row * job.blocks.stride + col0);
+  int8_codes(n, values, scale, -127.0f, 127.0f,
+             reinterpret_cast<Byte*>(job.blocks.codes) + row * job.blocks.stride + col0);
 }
 
 /// total[j] (+)= float32 of the int32 sums[j], a panel's width of them. total may be sums, first then.

@@ -30,6 +30,8 @@ struct Int8Codes {
   int64_t stride = 0;             ///< bytes from one row to the next
   const float* scales = nullptr;  ///< null: scales are the epilogue's alone
   int64_t scales_stride = 0;      ///< scales from one row of blocks to the next
+  /// Codes of 4 bits, two to a byte as in kernel/int4.h: of a weight without block scales in the forward product.
+  bool int4 = false;
 };
 
 /// Both operands have block scales or neither.
@@ -48,8 +50,9 @@ struct Int8BlockOutput {
   int64_t scales_stride = 0;  ///< scales
 };
 
-/// Bytes of scratch, at any alignment, that the products of this shape need in either direction at any level.
-size_t int8_gemm_scratch_bytes(int64_t m, int64_t n, int64_t k, int threads);
+/// Bytes of scratch, at any alignment, that the products of this shape need in either direction at any level; `int4`:
+/// with such a weight.
+size_t int8_gemm_scratch_bytes(int64_t m, int64_t n, int64_t k, int threads, bool int4 = false);
 
 /// y[M, N] = x[M, K] * w[N, K]^T. threads = 0: as many as this process may use. Throws Error "scratch-too-small".
 void int8_forward(const Int8Product& product, const Output& y, std::span<std::byte> scratch, int threads = 1);

@@ -13,6 +13,7 @@ struct Int8Job {
   Int8Codes a;  ///< depth runs along its rows
   const int8_t* b = nullptr;
   int64_t b_col = 0, b_depth = 0;  ///< bytes from one column of y, one step of the sum, to the next; one of them is 1
+  bool b_int4 = false;             ///< the driver unpacks them: levels never see it
   const float* b_scales = nullptr;
   int64_t b_scale_col = 0, b_scale_depth = 0;  ///< the same for scales, in blocks of 128
   Epilogue epilogue;

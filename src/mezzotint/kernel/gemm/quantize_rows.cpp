@@ -51,7 +51,7 @@ void quantize_int8(const Source& x, const Int8Quantization& how, const Int8Block
   run(nullptr);
   if (how.scaling != Int8Scaling::tensor || how.given_scale != nullptr) return;
   const float largest = tasks == 0 ? 0.0f : *std::max_element(amax, amax + tasks);
-  out.scales[0] = std::max(largest / 127.0f, 1e-30f);
+  out.scales[0] = std::max(largest / how.range.largest, how.range.smallest_scale);
   run(out.scales);
 }
 

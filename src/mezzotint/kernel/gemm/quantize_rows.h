@@ -9,7 +9,8 @@
 
 /// Activations to int8 codes for the products of int8_gemm.h. Everything is float32 from the widened input on, each
 /// operation rounded on its own, so the bytes are the same at every level and for every number of threads:
-///   v = prologue(x); v *= col_scale[c]; v rotated; scale = max(amax |v| / 127, 1e-30); code = rint(v / scale).
+///   v = prologue(x); v *= col_scale[c]; v rotated; scale = max(amax |v| / 127, 1e-30); code = rint(v / scale)
+/// (other integers than those of 8 bits: IntegerRange).
 /// amax is over finite values; inf saturates and NaN becomes 0, as in encode_int8. A row of zeros has the scale 1e-30
 /// and codes 0.
 namespace mezzotint::kernel {
@@ -35,6 +36,7 @@ struct Int8Quantization {
                                        ///< folded into the gradient of its output for the transposed product
   int64_t rotation = 0;                ///< ConvRot's group, which divides the columns; 0: not rotated
   const float* given_scale = nullptr;  ///< a scale for all, instead of a dynamic one; codes reach down to -128 then
+  IntegerRange range;
 };
 
 /// Bytes of scratch, at any alignment; `cols` of the result.

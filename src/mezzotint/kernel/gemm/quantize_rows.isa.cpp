@@ -37,25 +37,26 @@ template <>
 void quantize_int8_rows<kIsa>(const Source& x, const Int8Quantization& how, const Int8BlockOutput& out, int64_t row0,
                               int64_t rows, const float* tensor_scale, float* amax, float* values) {
   const int64_t n = how.prologue == Prologue::swiglu ? x.cols / 2 : x.cols;
+  const float largest = how.range.largest;
   int32_t top = 0;
   for (int64_t row = row0; row < row0 + rows; ++row) {
     Byte* codes = reinterpret_cast<Byte*>(out.codes) + row * out.stride;
     read_row(x, how, row, n, values);
     if (how.given_scale != nullptr) {
-      int8_codes(n, values, *how.given_scale, -128.0f, codes);
+      int8_codes(n, values, *how.given_scale, how.range.lowest_given, largest, codes);
     } else if (how.scaling == Int8Scaling::block) {
       float* scales = out.scales + row * out.scales_stride;
       for (int64_t from = 0; from < n; from += kInt8Block) {
         const int64_t count = smaller(kInt8Block, n - from);
-        scales[from / kInt8Block] = int8_scale(count, values + from);
-        int8_codes(count, values + from, scales[from / kInt8Block], -127.0f, codes + from);
+        scales[from / kInt8Block] = int8_scale(count, values + from, how.range);
+        int8_codes(count, values + from, scales[from / kInt8Block], -largest, largest, codes + from);
       }
     } else if (how.scaling == Int8Scaling::row) {
-      const float scale = int8_scale(n, values);
+      const float scale = int8_scale(n, values, how.range);
       out.scales[row * out.scales_stride] = scale;
-      int8_codes(n, values, scale, -127.0f, codes);
+      int8_codes(n, values, scale, -largest, largest, codes);
     } else if (tensor_scale != nullptr) {
-      int8_codes(n, values, *tensor_scale, -127.0f, codes);
+      int8_codes(n, values, *tensor_scale, -largest, largest, codes);
     } else {
       const int32_t magnitude = finite_magnitude(n, values);
       top = top > magnitude ? top : magnitude;
