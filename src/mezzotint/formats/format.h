@@ -149,6 +149,14 @@ struct Recognition {
   std::vector<std::string> problems;  ///< one sentence each; what verify reports and repair mends
 };
 
+/// What becomes of the float32 scales of a stored weight that is changed and encoded again. A scale that moves costs
+/// every weight below it a second rounding, also those that nothing changed.
+enum class ScaleUpdate : uint8_t {
+  fresh,         ///< chosen anew
+  enough,        ///< the stored one stays where the new one is hardly smaller and no larger: codes are integers
+  power_of_two,  ///< the stored one, times a power of two where the new one is larger: codes are floats
+};
+
 /// One format. All functions are pure and safe to call from several threads; none is null unless it says so.
 struct Format {
   std::string_view name;     ///< as in a marker's "format", lower case
@@ -202,6 +210,7 @@ struct Format {
   void (*transform)(const Layout& layout, float* rows, int64_t count, bool inverse) = nullptr;
   /// Multiplies what the codes decode to by 2^exponent, through the parameters alone; false where they cannot hold it.
   bool (*scale_by_power_of_two)(const Layout& layout, Parameters& parameters, int exponent) = nullptr;
+  ScaleUpdate scale_update = ScaleUpdate::fresh;
 
   // --- products ---------------------------------------------------------------------------------------------------
   /// The stored codes and scales of one expert as the matrix kernels read them (formats/matmul.h); null = products

@@ -24,6 +24,7 @@ const Format format_float8_e4m3fn{
     .decode_bf16 = fp8_codes::decode<DType::f8_e4m3>,
     .error_bound = fp8_codes::error_bound<DType::f8_e4m3>,
     .scale_by_power_of_two = fp8_codes::scale_by_power_of_two,
+    .scale_update = ScaleUpdate::power_of_two,
     .matmul_form = fp8_codes::matmul_form<DType::f8_e4m3>,
     .companions = kFp8Companions,
     .input_scale_divisor = 448,

@@ -139,6 +139,7 @@ const Format format_int8_blockwise{
     .decode_bf16 = int8_blockwise::decode,
     .error_bound = int8_blockwise::error_bound,
     .scale_by_power_of_two = int8_blockwise::scale_by_power_of_two,
+    .scale_update = ScaleUpdate::enough,
     .matmul_form = int8_blockwise::matmul_form,
     .marker = int8_blockwise::marker,
     .recognise = int8_blockwise::recognise,

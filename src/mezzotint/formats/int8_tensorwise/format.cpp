@@ -100,6 +100,7 @@ const Format format_int8_tensorwise{
     .error_bound = int8_tensorwise::error_bound,
     .transform = int8_tensorwise::transform,
     .scale_by_power_of_two = int8_tensorwise::scale_by_power_of_two,
+    .scale_update = ScaleUpdate::enough,
     .matmul_form = int8_tensorwise::matmul_form,
     .marker = int8_tensorwise::marker,
     .recognise = int8_tensorwise::recognise,

@@ -243,6 +243,7 @@ const Format format_nvfp4{
     .decode_bf16 = nvfp4::decode,
     .error_bound = nvfp4::error_bound,
     .scale_by_power_of_two = nvfp4::scale_by_power_of_two,
+    .scale_update = ScaleUpdate::power_of_two,
     .matmul_form = nvfp4::matmul_form,
     .companions = nvfp4::kCompanions,
     .input_scale_divisor = 448 * 6,
