@@ -68,6 +68,9 @@ struct Algorithm {
   std::string (*misfit)(const Parts& parts, const Shape& weight);
   /// For parts that fit. Magnitudes of DoRA are seen to elsewhere (dora.h).
   std::unique_ptr<const Effect> (*make)(Factors factors, const Shape& weight);
+  /// Effect::granule() and the rank of Effect::low_rank() of what make() gives, from shapes; null = 1 and none.
+  int64_t (*granule)(const Parts& parts, const Shape& weight) = nullptr;
+  int64_t (*rank)(const Parts& parts) = nullptr;
   bool alpha_is_bound = false;  ///< alpha bounds a norm and is no numerator of a scale
   bool takes_magnitude = true;  ///< a DoRA magnitude under the same target is of this patch
   /// LyCORIS with rs_lora stores alpha * sqrt(rank) so that alpha / rank is right, but of this algorithm just alpha.

@@ -285,6 +285,22 @@ std::string misfit(const Patch& patch, const Shape& weight) {
   return dora_axis(patch.magnitude->shape, patch.peft_magnitude, weight).misfit;
 }
 
+Outlook outlook(const AdapterFile& file, const Patch& patch, const Shape& weight) {
+  Outlook outlook{.shape = patch.enlarged.empty() ? weight : patch.enlarged};
+  if (const Part* part = patch.parts.find("reshape_weight")) {
+    outlook.shape.clear();
+    for (const float size : file.read(*part).values) outlook.shape.push_back(std::llround(size));
+  }
+  const Algorithm& algorithm = *patch.algorithm;
+  if (algorithm.granule) outlook.granule = algorithm.granule(patch.parts, weight);
+  if (!patch.magnitude) {
+    if (algorithm.rank) outlook.rank = algorithm.rank(patch.parts);
+  } else if (dora_axis(patch.magnitude->shape, patch.peft_magnitude, weight).axis == DoraAxis::columns) {
+    outlook.granule = matrix_rows(outlook.shape);
+  }
+  return outlook;
+}
+
 std::unique_ptr<const Effect> load(const AdapterFile& file, const Patch& patch, const Shape& weight) {
   const std::string reason = misfit(patch, weight);
   if (!reason.empty()) {

@@ -78,4 +78,12 @@ std::unique_ptr<const Effect> load(const AdapterFile& file, const Patch& patch, 
 /// Why a patch does not fit a weight of this shape, one clause, or "". Looks at shapes only.
 std::string misfit(const Patch& patch, const Shape& weight);
 
+/// What the effect of a patch that fits will be, before its factors are read.
+struct Outlook {
+  Shape shape;          ///< Effect::shape(); only for this a tensor is read, where there is a reshape_weight
+  int64_t granule = 1;  ///< Effect::granule()
+  int64_t rank = 0;     ///< of Effect::low_rank(), 0 where there is none
+};
+Outlook outlook(const AdapterFile& file, const Patch& patch, const Shape& weight);
+
 }  // namespace mezzotint::adapter

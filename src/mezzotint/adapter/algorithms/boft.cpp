@@ -95,6 +95,7 @@ extern const Algorithm algorithm_boft = {
     .claims = BoftRow::claims,
     .misfit = BoftRow::misfit,
     .make = BoftRow::make,
+    .granule = [](const Parts&, const Shape& weight) { return matrix_rows(weight); },
     .alpha_is_bound = true,
 };
 

@@ -63,6 +63,7 @@ struct LoraRow {
       return fmt::format("it is made for a weight of {}, this is {}", size_text(matrix_rows(up), inputs),
                          size_text(matrix_rows(weight), matrix_cols(weight)));
     }
+    if (reshape && parts.has("lora_mid")) return "it has a core and enlarges the weight, which nobody writes";
     if (reshape && (reshape->shape.size() != 1 || reshape->shape[0] != static_cast<int64_t>(weight.size())))
       return "reshape_weight has other dimensions than the weight";
     return "";
@@ -108,6 +109,11 @@ extern const Algorithm algorithm_lora = {
     .claims = LoraRow::claims,
     .misfit = LoraRow::misfit,
     .make = LoraRow::make,
+    .rank =
+        [](const Parts& parts) {
+          const Part* mid = parts.find("lora_mid");
+          return matrix_rows(mid ? mid->shape : parts.shape("lora_down"));
+        },
 };
 
 }  // namespace mezzotint::adapter

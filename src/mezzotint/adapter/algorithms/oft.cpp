@@ -73,6 +73,7 @@ extern const Algorithm algorithm_oft = {
     .claims = OftRow::claims,
     .misfit = OftRow::misfit,
     .make = OftRow::make,
+    .granule = [](const Parts& parts, const Shape&) { return parts.shape("oft_blocks").back(); },
     .alpha_is_bound = true,
 };
 
