@@ -3,5 +3,5 @@ if(NOT MEZZOTINT_SANITIZE)  # which need memory of their own
   add_executable(test_nn_memory nn/memory/memory.cpp)
   target_link_libraries(test_nn_memory PRIVATE mezzotint_torch mezzotint_synth mezzotint_test_support)
   add_test(NAME nn.memory COMMAND test_nn_memory ${CMAKE_CURRENT_BINARY_DIR}/nn-memory)
-  set_tests_properties(nn.memory PROPERTIES LABELS "nn;torch" SKIP_RETURN_CODE 77 TIMEOUT 600)
+  set_tests_properties(nn.memory PROPERTIES LABELS "nn;torch" SKIP_RETURN_CODE 77 TIMEOUT 600 COST 60)
 endif()
