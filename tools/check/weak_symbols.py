@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,8 @@ def compile_at_o0(command, source, output):
             continue
         elif not re.match(r"-O\w*$", arg):
             args.append(arg)
-    subprocess.run([*args, "-O0", "-g0", "-c", source, "-o", output], check=True)
+    cache = shutil.which("ccache")
+    subprocess.run([*([cache] if cache else []), *args, "-O0", "-g0", "-c", source, "-o", output], check=True)
 
 
 def weak_symbols(path):
