@@ -210,6 +210,32 @@ TEST(KeyMapTest, SlicesAndSwappedHalvesReachTheirRows) {
   }
 }
 
+TEST(KeyMapTest, KnowsWanByDiffusersNames) {
+  const TemporaryFolder folder;
+  const checkpoint::Model model = write_checkpoint(folder, {{"blocks.0.self_attn.q.weight", {4, 4}},
+                                                            {"blocks.0.cross_attn.o.weight", {4, 4}},
+                                                            {"blocks.0.cross_attn.k_img.weight", {4, 4}},
+                                                            {"blocks.0.ffn.0.weight", {8, 4}},
+                                                            {"blocks.0.norm3.weight", {4}},
+                                                            {"time_projection.1.weight", {24, 4}},
+                                                            {"head.head.weight", {4, 4}}});
+  const KeyMap map(model);
+  for (const auto& [theirs, ours] : {std::pair{"blocks.0.attn1.to_q", "blocks.0.self_attn.q"},
+                                     {"blocks.0.attn2.to_out.0", "blocks.0.cross_attn.o"},
+                                     {"blocks.0.attn2.add_k_proj", "blocks.0.cross_attn.k_img"},
+                                     {"blocks.0.ffn.net.0.proj", "blocks.0.ffn.0"},
+                                     {"blocks.0.norm2", "blocks.0.norm3"},
+                                     {"condition_embedder.time_proj", "time_projection.1"},
+                                     {"proj_out", "head.head"}}) {
+    for (const std::string prefix : {"transformer.", "diffusion_model.", ""}) {
+      const std::optional<Target> found = map.find(prefix + theirs);
+      ASSERT_TRUE(found) << prefix << theirs;
+      EXPECT_EQ(found->layer, ours);
+    }
+  }
+  EXPECT_FALSE(map.find("transformer.blocks.0.attn2.to_q"));
+}
+
 // Lumina 2 has fewer heads for keys and values; ComfyUI cuts three equal slices.
 TEST(KeyMapTest, SlicesWithFewerHeads) {
   const TemporaryFolder folder;
