@@ -100,26 +100,6 @@ TEST(QuantizeFloat, Fp4) {
   }
 }
 
-TEST(QuantizeFloat, Int4) {
-  auto rng = test_rng();
-  const std::vector<float> x = activations(rng);
-  const Source source{x.data(), DType::f32, kRows, kCols, kCols};
-  constexpr size_t kBytes = kCols / 2 + 1;
-  std::vector<float> rows(kRows);
-  std::vector<uint8_t> codes(kRows * kBytes, 0xFF);
-  const Operand row = quantize_int4(source, {}, rows.data(), codes.data());
-  check(x, decoded(row, rows.data()), 0, 0.501 / 7, 0);
-  EXPECT_EQ(rows[3], 300.0f / 7);
-  EXPECT_EQ(rows[1], 0x1p-126f);
-  for (size_t r = 1; r <= kRows; ++r) EXPECT_EQ(codes[r * kBytes - 1] >> 4, 0) << "the nibble behind the row";
-
-  const Operand tensor = quantize_int4(source, {FloatScaling::Of::tensor}, rows.data(), codes.data());
-  EXPECT_EQ(rows, std::vector<float>(kRows, 300.0f / 7));
-  EXPECT_EQ(decoded(tensor, rows.data())[3 * kCols + 7], 7 * (300.0f / 7));
-  const Operand given = quantize_int4(source, {FloatScaling::Of::given, 1.0f}, rows.data(), codes.data());
-  EXPECT_EQ(decoded(given, rows.data())[3 * kCols + 7], 7.0f);
-}
-
 TEST(QuantizeFloat, Mx) {
   auto rng = test_rng();
   const std::vector<float> x = activations(rng);

@@ -2,7 +2,6 @@
 
 #include "kernel/matrix.h"
 #include "mezzotint/base/error.h"
-#include "mezzotint/kernel/gemm/quantize_float.h"
 
 namespace mezzotint::kernel::test {
 namespace {
@@ -106,36 +105,44 @@ TEST(QuantizeRows, AGivenScaleIsTaken) {
   EXPECT_GT(changed, 0);
 }
 
-// The codes of quantize_int4, a byte each.
 TEST(QuantizeRows, IntegersOfFourBits) {
   auto rng = test_rng();
   const float given = 0.01f;
+  const Int8Quantization ways[] = {{}, {.scaling = Int8Scaling::tensor}, {.given_scale = &given}};
   for (const DType dtype : kSourceTypes)
     for (const Fill kind : {Fill::weights, Fill::any_bits})
-      for (const auto of : {FloatScaling::Of::row, FloatScaling::Of::tensor, FloatScaling::Of::given}) {
+      for (const Int8Quantization& how : ways) {
         constexpr int64_t kRows = 9, kCols = 301;
         Matrix x(kRows, kCols, bytes_of(dtype), 5, 1);
         fill(x, dtype, kind, rng);
         for (int64_t c = 0; c < kCols; ++c) dtype == DType::f32 ? x.set<float>(3, c, 0) : x.set<uint16_t>(3, c, 0);
-        Int8Quantization how{.range = IntegerRange::int4()};
-        if (of == FloatScaling::Of::tensor) how.scaling = Int8Scaling::tensor;
-        if (of == FloatScaling::Of::given) how.given_scale = &given;
-        Result got = same_everywhere(x.source(dtype), how);
-        std::vector<float> scales(kRows);
-        std::vector<uint8_t> codes(kRows * (kCols + 1) / 2);
-        quantize_int4(x.source(dtype), {of, given}, scales.data(), codes.data());
-        int sevens = 0;
+        Int8Quantization four = how;
+        four.range = IntegerRange::int4();
+        Result got = same_everywhere(x.source(dtype), four);
+        const bool all = how.scaling == Int8Scaling::tensor;
+        int sevens = 0, changed = 0;
         for (int64_t r = 0; r < kRows; ++r) {
-          if (of != FloatScaling::Of::given) {
-            ASSERT_EQ(got.scales.get<float>(of == FloatScaling::Of::row ? r : 0, 0), scales[static_cast<size_t>(r)]);
+          float amax = 0;
+          for (int64_t row = all ? 0 : r; row < (all ? kRows : r + 1); ++row)
+            for (int64_t c = 0; c < kCols; ++c)
+              if (const float v = value(x, dtype, row, c); std::isfinite(v)) amax = std::max(amax, std::abs(v));
+          const float scale = how.given_scale != nullptr ? given : std::max(amax / 7, 0x1p-126f);
+          if (how.given_scale == nullptr) {
+            ASSERT_EQ(got.scales.get<float>(all ? 0 : r, 0), scale);
           }
           for (int64_t c = 0; c < kCols; ++c) {
-            const int n = codes[static_cast<size_t>(r * ((kCols + 1) / 2) + c / 2)] >> (c % 2 * 4) & 15;
-            ASSERT_EQ(got.codes.get<int8_t>(r, c), n > 7 ? n - 16 : n) << value(x, dtype, r, c);
-            sevens += std::abs(got.codes.get<int8_t>(r, c)) == 7;
+            const int code = got.codes.get<int8_t>(r, c);
+            const auto expected = [&](float s) {
+              const float y = value(x, dtype, r, c) / s;
+              return std::isnan(y) ? 0 : static_cast<int>(std::clamp(std::nearbyint(y), -7.0f, 7.0f));
+            };
+            ASSERT_EQ(code, expected(scale)) << value(x, dtype, r, c);
+            sevens += std::abs(code) == 7;
+            changed += code != expected(1.25f * scale);
           }
         }
         EXPECT_GT(sevens, 0);
+        EXPECT_GT(changed, 0);
       }
 }
 

@@ -143,10 +143,8 @@ class Run {
     return kernel::machine_has(level) ? "MEZZOTINT_ISA holds " + name + " back" : "this CPU has no " + name;
   }
 
-  /// Whether integers are multiplied with integers. Those of 4 bits are multiplied as ones of 8.
-  bool integer() const {
-    return input_ == InputCodes::int8 || input_ == InputCodes::int8_blocks || input_ == InputCodes::int4;
-  }
+  /// Whether integers are multiplied with integers.
+  bool integer() const { return is_integer(input_); }
   int64_t blocks() const { return input_ == InputCodes::int8_blocks ? divide_up(p_.x.cols, kernel::kInt8Block) : 1; }
   ElementCode quantized_code() const {
     switch (input_) {

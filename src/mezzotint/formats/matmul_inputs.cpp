@@ -59,20 +59,10 @@ QuantizedInput mx(const Source& x, Scratch scratch, int threads) {
   return {operand, nullptr};
 }
 
-QuantizedInput int4(const Source& x, const FloatScaling& scaling, Scratch scratch, int threads) {
-  const int64_t stride = divide_up(x.cols, 2);
-  auto* scales = scratch.take<float>(x.rows);
-  auto* codes = scratch.take<uint8_t>(x.rows * stride);
-  const Operand operand = in_runs(x, scaling, threads, [&](const Source& part, int64_t row0) {
-    return kernel::quantize_int4(part, scaling, scales + row0, codes + row0 * stride);
-  });
-  return {operand, scales};
-}
-
 }  // namespace
 
 size_t quantized_input_bytes(InputCodes kind, int64_t rows, int64_t cols) {
-  if (kind == InputCodes::none || kind == InputCodes::int8 || kind == InputCodes::int8_blocks) return 0;
+  if (kind == InputCodes::none || is_integer(kind)) return 0;
   // At most a byte per code, a scale byte for every 16 columns, a float per row, each rounded up.
   return scratch_bytes<uint8_t>(rows * round_up_to(cols, 2)) + scratch_bytes<uint8_t>(rows * divide_up(cols, 16)) +
          scratch_bytes<float>(rows);
@@ -87,8 +77,6 @@ QuantizedInput quantize_input(const Source& x, InputCodes kind, const FloatScali
       return fp8(x, DType::f8_e4m3, scaling, room, threads);
     case InputCodes::fp8_e5m2:
       return fp8(x, DType::f8_e5m2, scaling, room, threads);
-    case InputCodes::int4:
-      return int4(x, scaling, room, threads);
     case InputCodes::fp4:
       return fp4(x, scaling, room, threads);
     case InputCodes::mx:
@@ -96,6 +84,7 @@ QuantizedInput quantize_input(const Source& x, InputCodes kind, const FloatScali
     case InputCodes::none:
     case InputCodes::int8:
     case InputCodes::int8_blocks:
+    case InputCodes::int4:
       break;
   }
   assert(false);

@@ -19,6 +19,11 @@ enum class InputCodes : uint8_t {
   mx,           ///< mxfp8: a power of two for every 32 columns; nothing to choose
 };
 
+/// Whether they are multiplied as integers, those of 4 bits as ones of 8.
+constexpr bool is_integer(InputCodes kind) {
+  return kind == InputCodes::int8 || kind == InputCodes::int8_blocks || kind == InputCodes::int4;
+}
+
 /// Codes and what is left to multiply: x ~ diag(row_scale) * codes.
 struct QuantizedInput {
   kernel::Operand codes;
@@ -27,8 +32,8 @@ struct QuantizedInput {
 
 size_t quantized_input_bytes(InputCodes kind, int64_t rows, int64_t cols);
 
-/// Quantizes x into `scratch` (which the result points into): any kind but none, int8 and int8_blocks, which the
-/// integer products quantize themselves. Scales are never 0, inf or NaN: amax is over finite values, and a row of zeros
+/// Quantizes x into `scratch` (which the result points into): any kind but none and integers, which kernel/gemm/
+/// quantize_rows.h quantizes. Scales are never 0, inf or NaN: amax is over finite values, and a row of zeros
 /// has codes 0. Codes and scales are the same at every instruction-set level and for every number of threads.
 QuantizedInput quantize_input(const kernel::Source& x, InputCodes kind, const kernel::FloatScaling& scaling,
                               std::span<std::byte> scratch, int threads);

@@ -25,7 +25,7 @@ struct IntegerRange {
   float lowest_given = -128;      ///< codes of given scales reach down to here
   float smallest_scale = 1e-30f;  ///< of dynamic ones
 
-  /// Those of four bits (quantize_float.h), a byte each.
+  /// Those of four bits, a byte each.
   static constexpr IntegerRange int4() { return {7, -7, 0x1p-126f}; }
 };
 

@@ -8,7 +8,6 @@
 #include "mezzotint/base/round_up.h"
 #include "mezzotint/kernel/encode.h"
 #include "mezzotint/kernel/fp4.h"
-#include "mezzotint/kernel/int4.h"
 #include "mezzotint/kernel/mx.h"
 #include "mezzotint/kernel/reduce.h"
 
@@ -65,15 +64,6 @@ Operand quantize_fp4(const Source& x, const FloatScaling& scaling, float* row_sc
   }
   return {codes,  ElementCode::e2m1, x.rows,
           x.cols, code_bytes,        {ScaleCode::e4m3, block_scales, 1, kFp4Block, blocks, false}};
-}
-
-Operand quantize_int4(const Source& x, const FloatScaling& scaling, float* row_scales, uint8_t* codes) {
-  const int64_t code_bytes = divide_up(x.cols, 2);
-  choose_scales(x, scaling, 7, kSmallest, row_scales);
-  if (x.cols % 2 != 0)
-    for (int64_t r = 1; r <= x.rows; ++r) codes[r * code_bytes - 1] = 0;
-  encode_int4(x, Scales::per_row(row_scales), codes, code_bytes, 0);
-  return {codes, ElementCode::int4, x.rows, x.cols, code_bytes, {}};
 }
 
 Operand quantize_mx(const Source& x, uint8_t* codes, uint8_t* block_scales) {

@@ -1,9 +1,9 @@
 #pragma once
 #include "mezzotint/kernel/gemm/operand.h"
 
-/// Activations to the codes that float_gemm multiplies, as the runtime of each format does before its product (int8 and
-/// rotation: quantize_rows.h). Each function fills codes and returns the operand that float_gemm multiplies; what its
-/// scales leave out are factors of the rows of y: row_scales goes to Epilogue::row_scale. Codes are the bytes of
+/// Activations to the codes that float_gemm multiplies, as the runtime of each format does before its product (integers
+/// and rotation: quantize_rows.h). Each function fills codes and returns the operand that float_gemm multiplies; what
+/// its scales leave out are factors of the rows of y: row_scales goes to Epilogue::row_scale. Codes are the bytes of
 /// kernel/encode.h at every level. inf saturates; scales are over finite values, and a zero row has codes 0. Rows
 /// follow each other without gaps in codes and block scales.
 namespace mezzotint::kernel {
@@ -30,10 +30,6 @@ Operand quantize_fp8(const Source& x, DType to, const FloatScaling& scaling, flo
 /// becomes a number.
 Operand quantize_fp4(const Source& x, const FloatScaling& scaling, float* row_scales, uint8_t* codes,
                      uint8_t* block_scales);
-
-/// 4-bit integers clamp(rint(x / scale), -7, 7), even column in the low nibble, scale = max(amax / 7, 2^-126). codes:
-/// (cols + 1) / 2 bytes a row. NaN becomes 0.
-Operand quantize_int4(const Source& x, const FloatScaling& scaling, float* row_scales, uint8_t* codes);
 
 /// E4M3 codes with one power of two for 32 columns (mx.h), no other scale. block_scales: (cols + 31) / 32 a row.
 Operand quantize_mx(const Source& x, uint8_t* codes, uint8_t* block_scales);
