@@ -121,6 +121,7 @@ TEST(StackTest, RejectsBrokenFiles) {
     const AdapterFile file = adapter_file(
         folder, {{"x.lora_up.weight", up}, {"x.lora_down.weight", down}, {"x.reshape_weight", {{2}, {4, size}}}});
     EXPECT_THROW(load(file, file.patches()[0], {4, 3}), Error) << size;
+    EXPECT_THROW(outlook(file, file.patches()[0], {4, 3}), Error) << size;
   }
   EXPECT_THROW(adapter_file(folder, {{"x.lora_up.weight", {{4, 0}, {}}}, {"x.lora_down.weight", {{0, 3}, {}}}}), Error);
   // No alpha and alpha 0 are the same: kohya and LyCORIS take 0 for the rank.

@@ -5,6 +5,7 @@
 
 #include "mezzotint/adapter/algebra.h"
 #include "mezzotint/adapter/algorithm.h"
+#include "mezzotint/adapter/enlarge.h"
 #include "mezzotint/kernel/dense.h"
 
 namespace mezzotint::adapter {
@@ -69,33 +70,16 @@ struct LoraRow {
     return "";
   }
 
-  static Shape enlarged(const Factors& factors, const Shape& weight) {
-    const Tensor* reshape = factors.find("reshape_weight");
-    if (!reshape) return weight;
-    Shape shape;
-    for (const float size : reshape->values) {
-      if (!(size >= 1 && size < 0x1p31f)) throw factors.error("reshape_weight is no shape");
-      shape.push_back(static_cast<int64_t>(size));
-    }
-    if (!element_count(shape)) throw factors.error("reshape_weight is too large");
-    for (size_t i = 0; i < shape.size(); ++i) {
-      if (shape[i] < weight[i])
-        throw factors.error(fmt::format("it would cut the weight {} to {}", to_string(weight), to_string(shape)));
-    }
-    return shape;
-  }
-
   static std::unique_ptr<const Effect> make(Factors factors, const Shape& weight) {
-    Shape shape = enlarged(factors, weight);
     Tensor down = factors.take("lora_down");
     const double scale = factors.scale(down.rows());
     if (const Tensor* mid = factors.find("lora_mid")) down = fold_core(*mid, down);
     down.shape = {down.rows(), down.cols()};
     Tensor up = factors.take("lora_up");
     up.shape = {up.rows(), up.cols()};
-    if (up.rows() != matrix_rows(shape) || down.cols() != matrix_cols(shape))
-      throw factors.error(fmt::format("it is made for a weight of {}, reshape_weight says {}",
-                                      size_text(up.rows(), down.cols()), to_string(shape)));
+    Shape shape = weight;
+    if (const Tensor* sizes = factors.find("reshape_weight"))
+      shape = enlarged_shape(*sizes, weight, up.rows(), down.cols(), factors.target);
     return std::make_unique<LoraEffect>(std::move(shape), LowRank{std::move(up), std::move(down), scale});
   }
 };
