@@ -9,7 +9,9 @@ if(MEZZOTINT_CUDA)
     $<TARGET_OBJECTS:mezzotint_kernel_cuda> $<TARGET_OBJECTS:mezzotint_formats>)
   target_include_directories(test_tensor_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(test_tensor_cuda PRIVATE mezzotint_settings mezzotint_libtorch CUDA::cudart_static
-    mezzotint_fmt nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX Threads::Threads GTest::gtest GTest::gmock)
+    mezzotint_fmt mezzotint_openblas nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX Threads::Threads GTest::gtest
+    GTest::gmock)
+  mezzotint_unity(test_tensor_cuda 6)
   add_test(NAME tensor.cuda COMMAND test_tensor_cuda)
   set_tests_properties(tensor.cuda PROPERTIES LABELS "tensor;torch;cuda")
 else()
