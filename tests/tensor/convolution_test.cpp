@@ -123,13 +123,7 @@ TEST_P(EveryConvolution, GivesTheInputsGradient) {
   }
 }
 
-std::string name_of(const testing::TestParamInfo<std::string>& info) {
-  std::string name = info.param;
-  for (char& c : name)
-    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
-  return name;
-}
-INSTANTIATE_TEST_SUITE_P(Operations, EveryConvolution, testing::ValuesIn(test::stored_formats()), name_of);
+INSTANTIATE_TEST_SUITE_P(Operations, EveryConvolution, testing::ValuesIn(test::stored_formats()), test::name_of);
 
 TEST(Convolution, ManyPartsAreOneResult) {
   // 3.4 MB of patches a frame, 54 MB in all: several parts, cut within frames and between them.

@@ -125,7 +125,7 @@ inline at::Tensor rounded_rows(const at::Tensor& x, InputCodes kind, int64_t rot
   const at::Tensor rows = x.contiguous();
   const int64_t m = x.size(0), k = x.size(1);
   const kernel::Source source{rows.const_data_ptr(), tensor::dtype_of(x.scalar_type()), m, k, k};
-  if (kind == InputCodes::int8 || kind == InputCodes::int8_blocks) {
+  if (formats::is_integer(kind)) {
     const bool blocks = kind == InputCodes::int8_blocks,
                given = scaling.of == kernel::FloatScaling::Of::given && !blocks;
     const int64_t count = blocks ? (k + 127) / 128 : 1;
@@ -133,6 +133,7 @@ inline at::Tensor rounded_rows(const at::Tensor& x, InputCodes kind, int64_t rot
     kernel::Int8Quantization how{.scaling = blocks ? kernel::Int8Scaling::block : kernel::Int8Scaling::row,
                                  .rotation = rotation};
     if (given) how.given_scale = &scaling.scale;
+    if (kind == InputCodes::int4) how.range = kernel::IntegerRange::int4();
     std::vector<std::byte> scratch(kernel::quantize_int8_scratch_bytes(m, k, 1));
     kernel::quantize_int8(source, how, {codes.mutable_data_ptr<int8_t>(), k, scales.mutable_data_ptr<float>(), count},
                           scratch, 1);

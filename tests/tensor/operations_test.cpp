@@ -242,13 +242,7 @@ TEST_P(EveryLayout, StaticScalesAndSmoothing) {
   EXPECT_GT(test::worst(at::linear(x, plain), exact), 1) << "negative control: neither of them";
 }
 
-std::string name_of(const testing::TestParamInfo<std::string>& info) {
-  std::string name = info.param;
-  for (char& c : name)
-    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
-  return name;
-}
-INSTANTIATE_TEST_SUITE_P(Operations, EveryLayout, testing::ValuesIn(test::stored_layouts()), name_of);
+INSTANTIATE_TEST_SUITE_P(Operations, EveryLayout, testing::ValuesIn(test::stored_layouts()), test::name_of);
 
 }  // namespace
 }  // namespace mezzotint::tensor

@@ -1,6 +1,8 @@
 #pragma once
+#include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <cctype>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,14 @@ inline std::vector<std::string> stored_formats() {
   for (const formats::Format* format : formats::all_formats())
     if (format->quantized && format->writable) names.emplace_back(format->name);
   return names;
+}
+
+/// What gtest calls a test of such a format.
+inline std::string name_of(const testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  for (char& c : name)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+  return name;
 }
 
 /// A weight that every format takes: K and N divide by 256.
