@@ -114,11 +114,12 @@ class RuleTest(unittest.TestCase):
             "stderr": '#include <cstdio>\nvoid f() { std::fwrite("x", 1, 1, stderr); }\n',
             "abort": "#include <cstdlib>\nvoid f() { std::abort(); }\n",
             "exit": "#include <cstdlib>\nvoid f() { std::exit(1); }\n",
+            "fmt::": '#include <fmt/core.h>\nvoid f(int x) { fmt::print("{}", x); }\n',
         }
         for symbol, source in bad.items():
             with self.subTest(symbol), tempfile.TemporaryDirectory() as folder:
                 found = self.check("silent", library=self.library(folder, source))
-                self.assertTrue(any(line.endswith(f"uses {symbol}") for line in found), found)
+                self.assertTrue(any(f"uses {symbol}" in line for line in found), found)
 
     def test_silent_allows_assert_and_snprintf(self):
         source = ("#include <cassert>\n#include <cstdio>\n"
