@@ -113,5 +113,34 @@ TEST_F(ReadOnly, AreFoundInAFile) {
   }
 }
 
+TEST_F(ReadOnly, TakeUpNoAdapters) {
+  const test::TemporaryFolder adapters;
+  size_t seen = 0;
+  for (const formats::Format* format : read_only_formats())
+    for (const json& golden : golden_cases(format->name)) {
+      const RawFile file = file_of(golden);
+      test::write_raw(in(), file);
+      const auto model = checkpoint::Model::open(in());
+      ASSERT_EQ(model.layers().size(), 1u);
+      const Shape& shape = model.layers()[0].layout.shape;
+      RawFile lora;
+      for (const auto& [suffix, size] :
+           {std::pair<std::string, Shape>{"lora_B", {shape[0], 1}}, {"lora_A", {1, shape[1]}}})
+        lora.tensors.emplace_back("blocks.0.q." + suffix + ".weight",
+                                  test::f32_tensor(size, std::vector<float>(element_count(size).value(), 0.1f)));
+      test::write_raw(adapters / "lora.safetensors", lora);
+      ConvertOptions options;
+      options.to = "";
+      options.merge_loras = {{(adapters / "lora.safetensors").string(), 1}};
+      EXPECT_EQ(error_of([&] { plan(options); }), "merge-unwritable") << format->name;
+      options.to = "bf16";
+      const Plan made = plan(options);
+      EXPECT_TRUE(std::any_of(made.rows.begin(), made.rows.end(), [](const PlanRow& one) { return one.merge; }))
+          << format->name;
+      ++seen;
+    }
+  EXPECT_GT(seen, 2u);
+}
+
 }  // namespace
 }  // namespace mezzotint::convert

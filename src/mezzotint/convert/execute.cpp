@@ -5,6 +5,7 @@
 
 #include "mezzotint/base/version.h"
 #include "mezzotint/convert/journal.h"
+#include "mezzotint/convert/merging/merge.h"
 #include "mezzotint/convert/pipeline.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/formats/parallel.h"
@@ -24,6 +25,8 @@ double seconds_since(Clock::time_point start) {
 uint64_t fingerprint(const Plan& plan, const checkpoint::Model& model) {
   io::Hash64 hash;
   hash.add(kVersion).add(model.source().fingerprint()).add(recipe_json(plan.options));
+  if (plan.merge) hash.add(plan.merge->fingerprint());
+  if (plan.original) hash.add(plan.original->source().fingerprint());
   for (const auto& file : plan.layout.files) hash.add(file.header);
   return hash.value();
 }

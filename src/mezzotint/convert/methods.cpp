@@ -7,6 +7,7 @@
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/checkpoint/suffixes.h"
+#include "mezzotint/convert/merging/feedback.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -18,7 +19,8 @@ void correct_biases(Plan& plan, const checkpoint::Model& model) {
   std::map<std::string, size_t, std::less<>> biases;
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     const PlanRow& row = plan.rows[i];
-    if (row.action == Action::copy && row.shape.size() == 1 && row.name.ends_with(".bias")) biases.emplace(row.name, i);
+    const bool stays = row.action == Action::copy || (row.action == Action::encode && row.merge != nullptr);
+    if (stays && row.shape.size() == 1 && row.name.ends_with(".bias")) biases.emplace(row.name, i);
   }
   size_t corrected = 0;
   for (PlanRow& row : plan.rows) {
@@ -31,7 +33,9 @@ void correct_biases(Plan& plan, const checkpoint::Model& model) {
     const bool plain = dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
     if (!plain || bias.shape[0] != row.layout->total_rows() || row.layout->experts != 1) continue;
     bias.action = Action::correct;
-    bias.reason = "corrected for what rounding does to the layer's mean output";
+    bias.layout.reset();  // written with its weight, patched or not
+    bias.reason =
+        (bias.merge ? bias.reason + "; " : "") + "corrected for what rounding does to the layer's mean output";
     row.bias = found->second;
     ++corrected;
   }
@@ -41,9 +45,20 @@ void correct_biases(Plan& plan, const checkpoint::Model& model) {
 
 bool takes_bf16(const ConvertOptions& options, const checkpoint::Model& model, const PlanRow& row) {
   if (options.bf16_compute == Bf16Compute::off || row.method.objective->moments == Moments::inputs) return false;
-  const bool stored_so = row.action == Action::encode && !row.layout->transformed && !row.smoothing &&
+  const bool stored_so = row.action == Action::encode && !row.layout->transformed && !row.smoothing && !row.merge &&
                          model.source().tensors()[row.source].dtype == DType::bf16;
   return (stored_so || options.bf16_compute == Bf16Compute::on) && has_bf16_products();
+}
+
+/// Of a quantized layer that adapters change and that keeps its format.
+Method merged_method(const ConvertOptions& options, const PlanRow& row) {
+  // Only scales that are searched find those of a base whose scales were.
+  Method method = choose_method("", 1, *row.layout, nullptr);
+  if (options.rounding == Rounding::Mode::stochastic || options.merge_rounding != MergeRounding::feedback)
+    return method;
+  method.objective = merge_objective(*row.merge, *row.layout);
+  if (method.objective) method.label = "ldlq for adapters";
+  return method;
 }
 
 }  // namespace
@@ -52,6 +67,10 @@ void choose_methods(Plan& plan, const checkpoint::Model& model) {
   const ConvertOptions& options = plan.options;
   for (PlanRow& row : plan.rows) {
     if (row.action != Action::encode && row.action != Action::reencode) continue;
+    if (row.keeps_format && !row.original) {
+      row.method = merged_method(options, row);
+      continue;
+    }
     const bool simple = row.effort == 0 && options.effort > 0;
     row.method =
         choose_method(simple ? "plain" : options.optimizer, row.effort, *row.layout, row.statistics, options.subspace);
@@ -79,7 +98,8 @@ RowWork row_work(const PlanRow& row) {
   const auto rows = static_cast<double>(row.layout->total_rows()), cols = static_cast<double>(row.layout->cols);
   const auto experts = static_cast<double>(row.layout->experts);
   const double width = options.segment > 0 ? std::min(cols, static_cast<double>(options.segment)) : cols;
-  work.moments = rows * cols * width / kOperationsPerSecond;
+  work.moments = (options.moments == Moments::basis ? static_cast<double>(options.basis) : rows) * cols * width /
+                 kOperationsPerSecond;
   if (options.moments == Moments::inputs) work.moments = cols * cols * 8 / kBytesPerSecond;
   work.factor = experts * cols * width * width / 3 / kOperationsPerSecond;
   if (options.moments == Moments::subspace)

@@ -13,4 +13,15 @@ std::optional<Bf16Compute> parse_bf16_compute(std::string_view text) {
   return std::nullopt;
 }
 
+std::string_view name(MergeRounding mode) {
+  constexpr std::string_view names[] = {"feedback", "nearest", "stochastic"};
+  return names[static_cast<size_t>(mode)];
+}
+
+std::optional<MergeRounding> parse_merge_rounding(std::string_view text) {
+  for (const MergeRounding mode : {MergeRounding::feedback, MergeRounding::nearest, MergeRounding::stochastic})
+    if (name(mode) == text) return mode;
+  return std::nullopt;
+}
+
 }  // namespace mezzotint::convert

@@ -30,11 +30,29 @@ enum class Bf16Compute : uint8_t {
 std::string_view name(Bf16Compute mode);
 std::optional<Bf16Compute> parse_bf16_compute(std::string_view text);
 
+/// An adapter file that is multiplied into the weights.
+struct MergeLora {
+  std::string file;
+  double strength = 1;
+
+  bool operator==(const MergeLora&) const = default;
+};
+
+/// How layers that keep their quantized format are rounded where adapters change them.
+enum class MergeRounding : uint8_t {
+  feedback,  ///< with feedback in the adapters' input space, where they have one (merging/feedback.h)
+  nearest,
+  stochastic,
+};
+/// "feedback", "nearest", "stochastic"
+std::string_view name(MergeRounding mode);
+std::optional<MergeRounding> parse_merge_rounding(std::string_view text);
+
 /// Everything a person can ask of a conversion. Pure data: the same options and the same header give the same plan.
 struct ConvertOptions {
   NamedRecipe recipe;
   // names a format: the default of the product
-  std::string to = "float8_e4m3fn";  ///< as in formats::select_format
+  std::string to = "float8_e4m3fn";  ///< as in formats::select_format, or "": every tensor keeps its format
   std::string fallback;  ///< format for layers that `to` cannot take, or a preset or --exclude keeps; "" = keep them
   std::string preset = "auto";          ///< "auto", a preset's name, or "none" (no architecture rules at all)
   std::string component;                ///< "" = the diffusion model (or the only one), a component's name, or "all"
@@ -55,8 +73,13 @@ struct ConvertOptions {
   std::string input_scale = "amax";      ///< activation scales from them: as in parse_input_scale
   std::optional<double> smooth;          ///< 0 ... 1: shift inputs' size into weights (optimizers/smoothing.h)
   bool no_bias_correction = false;       ///< leave biases alone although calibration tells what their layers lose
-  uint64_t max_memory = 1ull << 30;      ///< bound of the buffers, in bytes
-  uint64_t max_shard_bytes = 0;          ///< 0 = one file
+  std::vector<MergeLora> merge_loras;    ///< in this order
+  bool merge_dampen = true;              ///< the n-th of them with 0.9^(n-1) of its strength
+  bool merge_strict = false;             ///< an error where anything in them has no place in the model
+  MergeRounding merge_rounding = MergeRounding::feedback;
+  std::string merge_original;        ///< model with the unquantized weights of what is quantized here, or ""
+  uint64_t max_memory = 1ull << 30;  ///< bound of the buffers, in bytes
+  uint64_t max_shard_bytes = 0;      ///< 0 = one file
 };
 
 }  // namespace mezzotint::convert

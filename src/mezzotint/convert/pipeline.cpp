@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mezzotint/checkpoint/weight_values.h"
+#include "mezzotint/convert/merging/merge.h"
 #include "mezzotint/convert/optimizers/bias_correction.h"
 #include "mezzotint/convert/pipeline_state.h"
 #include "mezzotint/kernel/cast.h"
@@ -97,7 +98,8 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   state->tiles = formats::row_tiles(layout, state->shape.rows);
   state->choose.effort = row.method.effort;
   if (row.method.weighs_columns) state->choose.column_weight = row.statistics->second_moment;
-  if (plan_.options.rounding == Rounding::Mode::stochastic)
+  if (plan_.options.rounding == Rounding::Mode::stochastic ||
+      (row.keeps_format && !row.original && plan_.options.merge_rounding == MergeRounding::stochastic))
     state->rounding = Rounding::stochastic(plan_.options.seed, model_.source().tensors()[row.source].name);
   if (format.choose_plan != nullptr) state->plan = format.choose_plan(layout, state->choose);
   state->work = row_work(row);
@@ -117,7 +119,10 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
                              const checkpoint::Layer& layer = model_.layers()[row.layer];
                              state->source_parameters = model_.parameters(layer);
                              state->source_factors = checkpoint::column_factors(model_, layer);
+                           } else if (row.keeps_format) {
+                             state->source_factors = checkpoint::column_factors(model_, model_.layers()[row.layer]);
                            }
+                           open_merge(row, *state);
                          }});
   if (row.smoothing) append_smoothing(row, state, *job);
   const int passes = state->plan.passes;
@@ -133,16 +138,17 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
       if (row.layout->format->observe(*row.layout, state->choose, pass, values, state->stats.data(), state->parameters))
         state->non_finite = true;
       if (encodes) {
+        follow_scales_of(row, *state, &state->tiles[tile]);
         encode_tile(row, *state, values, scratch_[worker]);
         measure(row, *state, tile, values, scratch_[worker]);
       }
       advance(row, *state, values.rows);
     };
     const bool reduces = format.finish != nullptr && !(state->plan.fused && pass == passes - 1);
-    if (reduces)
-      stage.finish = [&row, state, pass] {
-        row.layout->format->finish(*row.layout, state->choose, pass, state->stats.data(), state->parameters);
-      };
+    stage.finish = [this, &row, state, pass, reduces, encodes] {
+      if (reduces) row.layout->format->finish(*row.layout, state->choose, pass, state->stats.data(), state->parameters);
+      if (!encodes) follow_scales_of(row, *state, nullptr);
+    };
   }
   if (feedback) {
     append_feedback(row, state, *job);
@@ -223,12 +229,20 @@ void Pipeline::write_bias(const PlanRow& bias, const std::vector<float>& correct
   const auto count = static_cast<int64_t>(correction.size());
   std::vector<float> values(correction.size());
   kernel::cast({bytes.data(), info.dtype, 1, count, count}, DType::f32, values.data(), count);
+  if (bias.merge != nullptr) plan_.merge->load(*bias.merge).apply({0, count}, values.data());
   for (size_t i = 0; i < values.size(); ++i) values[i] += correction[i];
   kernel::cast({values.data(), DType::f32, 1, count, count}, info.dtype, bytes.data(), count);
   writer_.write(bias.output, 0, bytes.data(), bytes.size());
 }
 
 formats::Tile Pipeline::load_rows(const PlanRow& row, const State& state, const formats::RowRange& range,
+                                  Scratch& scratch) {
+  const formats::Tile tile =
+      row.merge != nullptr ? merged_rows(row, state, range, scratch) : read_rows(row, state, range, scratch);
+  return formats::prepare_tile(*row.layout, smooth(state, tile, scratch), scratch.transformed);
+}
+
+formats::Tile Pipeline::read_rows(const PlanRow& row, const State& state, const formats::RowRange& range,
                                   Scratch& scratch) {
   const formats::Layout& layout = *row.layout;
   formats::Tile tile{.row0 = range.row0, .rows = range.rows, .col0 = 0, .cols = layout.cols, .row_stride = layout.cols};
@@ -240,7 +254,8 @@ formats::Tile Pipeline::load_rows(const PlanRow& row, const State& state, const 
     make_room(scratch.values, static_cast<size_t>(range.rows * layout.cols));
     // What becomes plain bf16 needs no detour over float32, unless something is to be done to the values on the way.
     const bool straight = layout.tensors[0].dtype == DType::bf16 && !layout.format->quantized &&
-                          state.rounding.mode == Rounding::Mode::nearest_even && state.source_factors.empty();
+                          state.rounding.mode == Rounding::Mode::nearest_even && state.source_factors.empty() &&
+                          row.merge == nullptr;
     auto* narrow = reinterpret_cast<uint16_t*>(scratch.values.data());
     // A plain layout does not know experts: a tile of it may span several of the source's.
     for (int64_t done = 0; done < range.rows;) {
@@ -259,11 +274,12 @@ formats::Tile Pipeline::load_rows(const PlanRow& row, const State& state, const 
     tile.data = scratch.values.data();
     tile.dtype = straight ? DType::bf16 : DType::f32;
   } else {
-    const io::TensorInfo& info = model_.source().tensors()[row.source];
+    const OtherTensor from = source_of(model_, row);
+    const io::TensorInfo& info = from.model->source().tensors()[from.tensor];
     const uint64_t pitch = static_cast<uint64_t>(layout.cols) * facts(info.dtype).bits / 8;
     const uint64_t size = static_cast<uint64_t>(range.rows) * pitch;
     make_room(scratch.source, size);
-    model_.source().read(row.source, static_cast<uint64_t>(range.row0) * pitch, scratch.source.data(), size);
+    from.model->source().read(from.tensor, static_cast<uint64_t>(range.row0) * pitch, scratch.source.data(), size);
     tile.data = scratch.source.data();
     tile.dtype = info.dtype;
     if (is_decoded_source(info.dtype)) {
@@ -275,7 +291,7 @@ formats::Tile Pipeline::load_rows(const PlanRow& row, const State& state, const 
       tile.dtype = DType::f32;
     }
   }
-  return formats::prepare_tile(layout, smooth(state, tile, scratch), scratch.transformed);
+  return tile;
 }
 
 void Pipeline::encode_tile(const PlanRow& row, const State& state, const formats::Tile& tile, Scratch& scratch) {

@@ -62,6 +62,18 @@ class Pipeline {
   void advance(const PlanRow& row, State& state, int64_t rows);
   void append_end(const PlanRow& row, const std::shared_ptr<State>& state, Job& job);
 
+  /// The same before adapters and smoothing: float32 in scratch.values, or as the source has them.
+  formats::Tile read_rows(const PlanRow& row, const State& state, const formats::RowRange& range, Scratch& scratch);
+
+  // pipeline_merging.cpp
+  /// Reads the factors of what is merged into a row.
+  void load_adapters(const PlanRow& row, State& state);
+  void open_merge(const PlanRow& row, State& state);
+  formats::Tile merged_rows(const PlanRow& row, const State& state, const formats::RowRange& range, Scratch& scratch);
+  void read_grown(const PlanRow& row, Scratch& scratch);
+  /// Lets scales that were chosen for a merged layer follow the stored ones: all, or those of some rows.
+  void follow_scales_of(const PlanRow& row, State& state, const formats::RowRange* rows) const;
+
   // pipeline_smoothing.cpp
   /// Finds the factors of a row of a layer or of a norm.
   void append_smoothing(const PlanRow& row, const std::shared_ptr<State>& state, Job& job);

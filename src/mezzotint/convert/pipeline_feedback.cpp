@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mezzotint/convert/merging/feedback.h"
 #include "mezzotint/convert/optimizers/moments.h"
 #include "mezzotint/convert/optimizers/smoothing.h"
 #include "mezzotint/convert/pipeline_state.h"
@@ -20,7 +21,8 @@ uint64_t Pipeline::feedback_bytes(const PlanRow& row, size_t threads, uint64_t t
   const ObjectiveOptions& options = *row.method.objective;
   const formats::Layout& layout = *row.layout;
   const auto cols = static_cast<uint64_t>(layout.cols);
-  const auto rows = static_cast<uint64_t>(std::max<int64_t>(kStripRows, layout.row_granule));
+  const int64_t merged = row.merge != nullptr ? merge_granule(*row.merge, layout) : 1;
+  const auto rows = static_cast<uint64_t>(std::max({kStripRows, layout.row_granule, merged}));
   const uint64_t making = Objective::panel_bytes(layout.cols, options, threads);
   const uint64_t rounding =
       threads * (Objective::strip_bytes(layout, options, static_cast<int64_t>(rows)) + 3 * rows * cols * sizeof(float));
@@ -55,6 +57,7 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
   state->objective.reset();
   if (expert == layout.experts) return finish_feedback(row, state, job);
   ObjectiveSource source;
+  ObjectiveOptions options = *row.method.objective;
   source.rows = layout.rows;
   source.cols = layout.cols;
   // By pointer: the state owns the objective, and a run that is interrupted must not leave a circle behind.
@@ -67,6 +70,13 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
     count_work(*state,
                state->work.moments / passes * static_cast<double>(rows) / static_cast<double>(layout.total_rows()));
   };
+  if (options.moments == Moments::basis) {
+    source.rows = static_cast<int64_t>(state->basis.size()) / layout.cols;
+    options.damping = merge_damping(layout.cols, source.rows);
+    source.weights = [state = state.get(), &layout](int64_t row0, int64_t rows, size_t, float* out) {
+      std::copy_n(state->basis.data() + row0 * layout.cols, rows * layout.cols, out);
+    };
+  }
   source.moments = [this, &row, state = state.get(), &layout](int64_t row0, int64_t rows, float* out) {
     if (!state->moments.empty())
       std::copy_n(state->moments.data() + row0 * layout.cols, rows * layout.cols, out);
@@ -81,7 +91,7 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
     io::platform::remove(path);  // it lives as long as it is open
   }
   if (state->scratch.is_open()) state->scratch.resize(0);  // tiles start as zeros
-  state->objective = std::make_unique<Objective>(std::move(source), *row.method.objective, scratch_.size(),
+  state->objective = std::make_unique<Objective>(std::move(source), options, scratch_.size(),
                                                  state->scratch.is_open() ? &state->scratch : nullptr);
   state->objective->append_stages(job, [this, &row, state, &job, expert] {
     const formats::Layout& matrix = *row.layout;

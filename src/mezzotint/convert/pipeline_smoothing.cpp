@@ -29,6 +29,10 @@ void Pipeline::append_smoothing(const PlanRow& row, const std::shared_ptr<State>
     for (const formats::RowRange& range : formats::row_tiles(*reader->layout, rows)) pieces.push_back({reader, range});
     total += reader->layout->total_rows();
   }
+  if (row.norm)
+    job.stages.push_back({.tiles = 1, .run = [this, state, readers](size_t, size_t) {
+                            for (const PlanRow* reader : readers) load_adapters(*reader, *state);
+                          }});
   Stage& stage = job.stages.emplace_back();
   stage.tiles = pieces.size();
   stage.run = [this, &row, state, total, pieces = std::move(pieces)](size_t index, size_t worker) {

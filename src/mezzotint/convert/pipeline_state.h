@@ -1,10 +1,12 @@
 #pragma once
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "mezzotint/adapter/stack.h"
 #include "mezzotint/convert/methods.h"
 #include "mezzotint/convert/optimizers/objective.h"
 #include "mezzotint/convert/pipeline.h"
@@ -39,6 +41,10 @@ struct Pipeline::State {
   RowWork work;
   std::atomic<double> work_counted{0};
   std::vector<float> bias_correction;  // by row of the weight
+
+  // Merging.
+  std::map<const PlanRow*, adapter::Stack> stacks;  // of this row and of others that it looks at
+  std::vector<float> basis;                         // of the adapters' input space (merging/feedback.h)
 
   // Smoothing.
   std::mutex column_mutex;

@@ -13,6 +13,7 @@
 #include "mezzotint/convert/calibration/use.h"
 #include "mezzotint/convert/components.h"
 #include "mezzotint/convert/detect.h"
+#include "mezzotint/convert/merging/use.h"
 #include "mezzotint/convert/methods.h"
 #include "mezzotint/convert/plan_output.h"
 #include "mezzotint/convert/regex.h"
@@ -111,6 +112,10 @@ class Planner {
     const LayerDecision rule = part.rules.decide(tensor, shape, is_float);
     RuleDecision decision;
     decision.reason = rule.reason;
+    if (!to_.format) {
+      decision.reason = "stays in its format";
+      return decision;
+    }
     decision.full_precision_matrix_mult =
         rule.full_precision_matrix_mult.value_or(plan_.options.full_precision_matrix_mult);
     decision.effort = rule.simple.value_or(false) ? 0 : plan_.options.effort;
@@ -130,12 +135,13 @@ class Planner {
   }
 
   void choose_component() {
-    to_ = writable_format(plan_.options.to);
+    if (!plan_.options.to.empty()) to_ = writable_format(plan_.options.to);
     if (!plan_.options.fallback.empty()) fallback_ = writable_format(plan_.options.fallback);
     read_layer_config();
     components_ = find_components(tensors_);
     selected_.assign(components_.size(), false);
-    for (const size_t index : select_components(components_, plan_.options.component)) selected_[index] = true;
+    const std::string wanted = to_.format || !plan_.options.component.empty() ? plan_.options.component : "all";
+    for (const size_t index : select_components(components_, wanted)) selected_[index] = true;
     for (size_t i = 0; i < components_.size(); ++i) {
       parts_.push_back(selected_[i] ? std::make_unique<Part>(make_part(components_[i])) : nullptr);
       if (!selected_[i]) continue;
@@ -429,7 +435,7 @@ class Planner {
     for (const auto& [note, count] : noted_) plan_.notes.push_back(fmt::format("{} layers {}.", count, note));
     if (lossy_) plan_.notes.push_back("The source is already quantized: its rounding errors stay in the result.");
     for (size_t i = 0; i < components_.size(); ++i)
-      if (selected_[i] && !parts_[i]->detection.known() && plan_.options.preset == "auto")
+      if (to_.format && selected_[i] && !parts_[i]->detection.known() && plan_.options.preset == "auto")
         plan_.notes.push_back(
             "Unknown architecture: only the rules that hold for every model were used. `--preset NAME` chooses one.");
     for (const auto& [format, support] : not_loadable_)
@@ -469,6 +475,7 @@ Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& outp
   plan.threads = threads;
   Planner planner(plan, model);
   planner.run();
+  use_adapters(plan, model);
   use_calibration(plan, model);
   choose_methods(plan, model);
   lay_out_output(plan, model, planner.carried_);

@@ -30,6 +30,14 @@ enum class Action : uint8_t {
 std::string_view name(Action action);
 
 struct NormGroup;
+struct MergedTensor;
+class Merge;
+
+/// A tensor of another model.
+struct OtherTensor {
+  const checkpoint::Model* model = nullptr;
+  size_t tensor = 0;
+};
 
 /// One weight, or one tensor that is not a weight of a quantized layer.
 struct PlanRow {
@@ -46,9 +54,12 @@ struct PlanRow {
   int effort = 0;                               ///< asked for: that of the run, or 0
   Method method;                                ///< of finding parameters and codes, where they are
   const LayerStatistics* statistics = nullptr;  ///< of the layer's inputs, in Plan::calibration
-  size_t bias = checkpoint::Model::npos;        ///< row of the bias that this row corrects and writes
-  std::optional<double> smoothing;              ///< exponent of the layer's smoothing factors, found in a first pass
-  std::shared_ptr<const NormGroup> norm;        ///< takes over these factors; null: loaders do (pre_quant_scale)
+  const MergedTensor* merge = nullptr;          ///< what adapters do to it (merging/merge.h), in Plan::merge
+  bool keeps_format = false;  ///< merged into a quantized layer that keeps its layout, marker and activation scales
+  std::optional<OtherTensor> original;    ///< encode: its values are these instead, in Plan::original
+  size_t bias = checkpoint::Model::npos;  ///< row of the bias that this row corrects and writes
+  std::optional<double> smoothing;        ///< exponent of the layer's smoothing factors, found in a first pass
+  std::shared_ptr<const NormGroup> norm;  ///< takes over these factors; null: loaders do (pre_quant_scale)
   std::optional<float>
       input_scale;  ///< activation scale from them, to be stored; with smoothing only that there is one
   /// First output tensor (weight); layout.tensors follow one another, then marker, input_scale, pre_quant_scale.
@@ -66,7 +77,9 @@ struct Plan {
   std::string component;                                       ///< prefix of the quantized component, "" = whole file
   std::vector<std::pair<std::string, const Preset*>> presets;  ///< whose rules are used, by prefix of names
   std::optional<Calibration> calibration;
-  std::vector<PlanRow> rows;  ///< in the order of the source's data
+  std::shared_ptr<const Merge> merge;                 ///< null where no adapters are merged
+  std::shared_ptr<const checkpoint::Model> original;  ///< of ConvertOptions::merge_original, or null
+  std::vector<PlanRow> rows;                          ///< in the order of the source's data
   std::vector<io::TensorSpec> specs;
   io::OutputPlan layout;              ///< exact bytes of the output
   std::vector<std::string> notes;     ///< things a person should know (lossy source, unknown architecture, ...)
@@ -80,7 +93,7 @@ struct Plan {
 };
 
 /// Throws Error for options that make no sense for this file (unknown preset, bad regex, nothing to do with
-/// --component), and those of Calibration::open and use_calibration (calibration/use.h).
+/// --component), and those of Calibration::open, use_calibration (calibration/use.h) and use_adapters (merging/use.h).
 Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& output, const ConvertOptions& options,
                int threads);
 

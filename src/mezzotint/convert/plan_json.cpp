@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "mezzotint/convert/merging/merge.h"
 #include "mezzotint/convert/plan.h"
 #include "mezzotint/convert/recipe.h"
 
@@ -40,6 +41,7 @@ std::string to_json(const Plan& plan) {
                     {"shape", row.shape},
                     {"bytes_in", row.bytes_in},
                     {"bytes_out", row.bytes_out}});
+    if (row.merge != nullptr) rows.back()["merged"] = row.merge->patches.size();
     if (row.smoothing) rows.back()["smoothing"] = *row.smoothing;
     if (row.input_scale && !row.smoothing) rows.back()["input_scale"] = *row.input_scale;
   }

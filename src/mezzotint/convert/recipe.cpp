@@ -1,6 +1,7 @@
 #include "mezzotint/convert/recipe.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <type_traits>
@@ -65,6 +66,27 @@ Field rank_field(const char* name, int64_t SubspaceRank::*member) {
       [=](ConvertOptions& options, const json& value) { options.subspace.*member = read_strictly<int64_t>(value); }};
 }
 
+// Headers travel with models: they name files without the folders of one machine.
+std::string file_name(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
+
+void write_loras(const ConvertOptions& options, ordered_json& out) {
+  for (const MergeLora& lora : options.merge_loras)
+    out["merge_loras"].push_back({{"file", file_name(lora.file)}, {"strength", lora.strength}});
+}
+
+void read_loras(ConvertOptions& options, const json& value) {
+  if (!value.is_array()) bad("merge_loras is an array", value.dump());
+  options.merge_loras.clear();
+  for (const json& entry : value) {
+    if (!entry.is_object() || entry.size() != 2 || !entry.contains("file") || !entry.contains("strength") ||
+        !entry["strength"].is_number())
+      bad("an entry of merge_loras is a file and a strength", entry.dump());
+    options.merge_loras.push_back({entry["file"].get<std::string>(), entry["strength"].get<double>()});
+  }
+}
+
 const std::vector<Field>& fields() {
   static const std::vector<Field> list = {
       {"to", [](const ConvertOptions& options, ordered_json& out) { out["to"] = options.to; },
@@ -122,6 +144,22 @@ const std::vector<Field>& fields() {
          if (!value.is_number()) bad("wrong number in a recipe", value.dump());
          options.smooth = value.get<double>();
        }},
+      {"merge_loras", write_loras, read_loras},
+      field("merge_dampen", &ConvertOptions::merge_dampen),
+      {"merge_rounding",
+       [](const ConvertOptions& options, ordered_json& out) {
+         if (options.merge_rounding != MergeRounding::feedback) out["merge_rounding"] = name(options.merge_rounding);
+       },
+       [](ConvertOptions& options, const json& value) {
+         const auto mode = parse_merge_rounding(value.get<std::string>());
+         if (!mode) bad("unknown rounding of merged layers", value.dump());
+         options.merge_rounding = *mode;
+       }},
+      {"merge_original",
+       [](const ConvertOptions& options, ordered_json& out) {
+         if (!options.merge_original.empty()) out["merge_original"] = file_name(options.merge_original);
+       },
+       [](ConvertOptions& options, const json& value) { options.merge_original = value.get<std::string>(); }},
   };
   return list;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "mezzotint/base/round_up.h"
+#include "mezzotint/convert/merging/merge.h"
 #include "mezzotint/formats/driver.h"
 
 namespace mezzotint::convert {
@@ -14,9 +16,14 @@ bool is_float_source(DType dtype) {
   return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16 || is_decoded_source(dtype);
 }
 
+OtherTensor source_of(const checkpoint::Model& model, const PlanRow& row) {
+  return row.original.value_or(OtherTensor{&model, row.source});
+}
+
 TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_t tile_bytes) {
   TileShape shape;
-  const auto& info = model.source().tensors()[row.source];
+  const OtherTensor from = source_of(model, row);
+  const auto& info = from.model->source().tensors()[from.tensor];
   if (row.action == Action::drop) return shape;
   if (!row.layout || row.action == Action::keep_codes) {
     shape.source_bytes = std::min(tile_bytes, info.bytes);
@@ -25,13 +32,16 @@ TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_
   const formats::Layout& layout = *row.layout;
   const auto cols = static_cast<uint64_t>(layout.cols);
   const bool quantized = row.action == Action::reencode;
-  const bool decodes = quantized || is_decoded_source(info.dtype) || row.smoothing;
+  const bool decodes = quantized || is_decoded_source(info.dtype) || row.smoothing || row.merge != nullptr;
   const DType source = decodes ? DType::f32 : info.dtype;
   const formats::Layout* stored = quantized ? &model.layers()[row.layer].layout : nullptr;
   const bool whole = stored != nullptr && stored->decodes_whole;
   shape.rows = formats::rows_per_tile(layout, source, static_cast<int64_t>(tile_bytes));
   if (whole) shape.rows = (layout.rows + layout.row_granule - 1) / layout.row_granule * layout.row_granule;
-  const auto rows = static_cast<uint64_t>(std::min(shape.rows, layout.total_rows()));
+  // What adapters change together is read together.
+  const int64_t merged = row.merge != nullptr ? merge_granule(*row.merge, layout) : 1;
+  shape.rows = std::min(round_up_to(shape.rows, merged), round_up_to(layout.rows, layout.row_granule));
+  const auto rows = static_cast<uint64_t>(std::min(std::max(shape.rows, merged), layout.total_rows()));
   const uint64_t values = rows * cols * sizeof(float);
   if (quantized)
     shape.source_bytes = static_cast<uint64_t>(stored->code_rows(static_cast<int64_t>(rows)) * stored->row_bytes);
@@ -39,6 +49,10 @@ TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_
     shape.source_bytes = rows * cols * facts(info.dtype).bits / 8;
   shape.value_bytes = (decodes ? values : 0) + (layout.transformed ? values : 0);
   if (whole) shape.value_bytes += shape.source_bytes * sizeof(float);  // decode's own, a float for every code
+  if (row.merge != nullptr) {                                          // what adapters copy
+    shape.value_bytes += static_cast<uint64_t>(row.merge->granule * row.merge->cols()) * sizeof(float);
+    if (row.merge->after != row.merge->before) shape.value_bytes += 2 * values;
+  }
   shape.code_bytes = rows * static_cast<uint64_t>(layout.row_bytes);
   return shape;
 }
@@ -56,6 +70,8 @@ uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row) {
     if (choose_plan != nullptr) bytes += choose_plan(*row.layout, {.effort = row.method.effort}).stats * sizeof(float);
   }
   if (row.smoothing) bytes += 4 * static_cast<uint64_t>(row.shape.back()) * sizeof(float);
+  if (row.merge != nullptr)  // factors, what is computed from them, and a basis of the space that they read
+    bytes += 2 * row.merge->bytes + static_cast<uint64_t>(row.merge->rank * row.merge->cols()) * sizeof(float);
   if (row.action == Action::reencode) {
     const checkpoint::Layer& layer = model.layers()[row.layer];
     bytes += parameter_bytes(layer.layout);

@@ -25,6 +25,9 @@ struct TileShape {
   uint64_t total() const { return source_bytes + value_bytes + code_bytes; }
 };
 
+/// Where the values of a row that is not reencoded are read from.
+OtherTensor source_of(const checkpoint::Model& model, const PlanRow& row);
+
 TileShape tile_shape(const checkpoint::Model& model, const PlanRow& row, uint64_t tile_bytes);
 
 /// Bytes that one row holds while it is worked on besides its tiles: parameters and statistics.

@@ -101,11 +101,12 @@ class CalibrationAssignment {
                    .advice = "Record with the names of the checkpoint, or choose one part with --component."});
     least_tokens_ = std::min(least_tokens_, row.statistics->tokens);
     // Loaders smooth before they round; what was measured is the input in front of that.
-    const bool smoothed = row.action == Action::keep_codes && model_.layers()[row.layer].smoothed;
+    const bool keeps = row.action == Action::keep_codes || row.keeps_format;
+    const bool smoothed = keeps && model_.layers()[row.layer].smoothed;
     if (percentile_ && !smoothed) row.input_scale = input_scale(*row.statistics, *row.layout->format, *percentile_);
     if (row.input_scale) {
       ++scales_;
-      if (row.action == Action::keep_codes) replaced_.push_back(row.layer);
+      if (keeps) replaced_.push_back(row.layer);
     } else if (row.statistics->amax == 0) {
       ++silent_;
     }

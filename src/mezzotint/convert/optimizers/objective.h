@@ -17,6 +17,7 @@ namespace mezzotint::convert {
 enum class Moments : uint8_t {
   weights,   ///< W'W / mean(diag): no data
   inputs,    ///< X'X / T, measured
+  basis,     ///< B'B / mean(diag) of vectors that are given: inputs of which more than others is to be kept
   subspace,  ///< the projector onto leading right singular vectors of W: what "learned rounding" minimises
 };
 
@@ -25,6 +26,7 @@ struct ObjectiveOptions {
   /// Added to the diagonal, as a multiple of its mean. Raised tenfold, up to five times, where the factor fails.
   double damping = 0.3;
   int sweeps = 0;        ///< of coordinate descent
+  int64_t basis = 0;     ///< Moments::basis: number of vectors, at most
   int64_t subspace = 0;  ///< rank of the projector; segments take their share of it
   /// H is cut into diagonal blocks of this many columns, so that time and memory grow less than quadratically;
   /// 0 = whole.
@@ -40,8 +42,8 @@ struct ObjectiveOptions {
 /// Where the bytes for an objective come from; each may be called from several threads.
 struct ObjectiveSource {
   int64_t rows = 0, cols = 0;
-  /// Moments::weights, subspace: writes rows of the weight (float32, after the transform, `cols` apart). Values that
-  /// are not finite count as zero.
+  /// Moments::weights, subspace: writes rows of the weight (float32, after the transform, `cols` apart);
+  /// Moments::basis: of the basis. Values that are not finite count as zero.
   std::function<void(int64_t row0, int64_t rows, size_t worker, float* out)> weights;
   /// Moments::inputs: writes rows of the lower triangle of X'X / T, `cols` apart; what lies above the diagonal is not
   /// looked at.

@@ -111,7 +111,9 @@ Report make_report(const Plan& plan, const Outcome& outcome, std::span<const Mea
   report.input = plan.input.string();
   report.output = plan.output.string();
   report.title = fmt::format("{} as {}", plan.input.filename().string(),
-                             plan.options.layer_config.empty() ? plan.options.to : "a mix of formats");
+                             plan.options.to.empty()             ? "itself, adapters merged"
+                             : plan.options.layer_config.empty() ? plan.options.to
+                                                                 : "a mix of formats");
   report.bytes_in = plan.bytes_in;
   report.bytes_out = plan.layout.total_bytes;
   report.bits_per_weight = plan.bits_per_weight;

@@ -72,6 +72,7 @@ class SmoothingAssignment {
     const PlanRow& row = plan_.rows[index];
     if (!quantized_.contains(index)) return "it is not quantized";
     if (row.action == Action::keep_codes) return "its codes stay";
+    if (row.keeps_format) return "it keeps its format, and the scales of its inputs";
     if (row.layout->transformed)
       return fmt::format("{} rotates its inputs, and has no place for smoothing factors", row.to);
     if (row.layout->experts != 1) return "a bank of experts has no place for smoothing factors";
