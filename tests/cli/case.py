@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 PROGRAM = None  # set by run.py
-LISTED = ["compare", "convert", "correct", "doctor", "edit", "formats", "inspect", "plan", "presets", "recipes", "repair",
+LISTED = ["compare", "convert", "correct", "doctor", "edit", "formats", "inspect", "merge", "plan", "presets", "recipes", "repair",
           "verify"]
 HIDDEN = ["completions", "man"]
 

@@ -53,7 +53,7 @@ class HelpTest(CliTest):
                                ("--scaling_mode", "mezzotint formats"), ("--exclude-layers", "--exclude"),
                                ("--custom-layers", "--layer-config"), ("--num_iter", "no gradient search"),
                                ("--convert-fp8-scaled", "mezzotint repair"), ("--low-memory", "--max-memory"),
-                               ("-lm", "--max-memory"), ("--wan", "--preset"), ("--merge-loras", "adapters"),
+                               ("-lm", "--max-memory"), ("--wan", "--preset"),
                                ("--quip-hadamard", "--optimizer quip"), ("--report-quality", "mezzotint compare"),
                                ("-i", "without an option"), ("--input", "without an option"),
                                ("--manual_seed=7", "--seed"), ("--nvfp4", "--to nvfp4")]:

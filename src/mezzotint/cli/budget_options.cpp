@@ -76,6 +76,7 @@ void add_budget_options(CLI::App& app, BudgetArguments& a) {
 }
 
 std::string output_label(const BudgetArguments& arguments, const convert::ConvertOptions& options) {
+  if (options.to.empty()) return "merged";
   return arguments.has_target() ? "mixed" : convert::file_label(formats::select_format(options.to));
 }
 

@@ -109,7 +109,11 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
   group(app.add_flag("--full-precision-matrix-mult", a.full_precision_matrix_mult,
                      "Mark layers so that the runtime multiplies in full precision"),
         how);
-  group(app.add_option("--rounding", a.rounding, "nearest (default) or stochastic"), how)->type_name("MODE");
+  group(app.add_option("--rounding", a.rounding,
+                       "nearest or stochastic. Default: nearest; of quantized layers that keep their format and take "
+                       "up adapters, feedback (see merge)"),
+        how)
+      ->type_name("MODE");
   group(app.add_option("--seed", a.seed, "Seed of stochastic rounding and of --optimizer quip. Default: 0"), how)
       ->type_name("N");
   group(app.add_option(
@@ -177,6 +181,7 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
       how)
       ->type_name("NAME");
   add_threads_option(app, a.threads);
+  add_merge_options(app, a.merge);
 }
 
 convert::ConvertOptions read_options(const ConversionArguments& a) {
@@ -215,12 +220,15 @@ convert::ConvertOptions read_options(const ConversionArguments& a) {
   if (!a.calibration.empty()) options.calibration = a.calibration;
   if (a.input_scale) options.input_scale = *a.input_scale;
   convert::parse_input_scale(options.input_scale);
+  apply_merge(a.merge, options);
+  if (a.rounding && !options.merge_loras.empty() && options.rounding == Rounding::Mode::nearest_even)
+    options.merge_rounding = convert::MergeRounding::nearest;
   if (a.max_memory && a.streaming_mode)
     throw UsageError("--max-memory and --streaming-mode say the same thing; give one of them.");
   if (a.max_memory) options.max_memory = parse_size(*a.max_memory);
   if (a.streaming_mode) options.max_memory = streaming_mode_memory(*a.streaming_mode);
   if (a.max_shard_size) options.max_shard_bytes = parse_size(*a.max_shard_size);
-  formats::select_format(options.to);
+  if (!options.to.empty()) formats::select_format(options.to);
   if (!options.fallback.empty()) formats::select_format(options.fallback);
   return options;
 }

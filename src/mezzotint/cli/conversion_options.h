@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mezzotint/cli/context.h"
+#include "mezzotint/cli/merge_options.h"
 #include "mezzotint/convert/options.h"
 
 namespace mezzotint::cli {
@@ -22,6 +23,7 @@ struct ConversionArguments {
   std::optional<int64_t> min_k, max_k;
   std::optional<int> effort;
   std::optional<double> smooth;
+  MergeArguments merge;
   int threads = 0;
 };
 

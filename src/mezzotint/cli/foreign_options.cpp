@@ -10,7 +10,6 @@ constexpr std::string_view kSearch =
     "there is no gradient search to tune; codes are the nearest ones under each format's own scales";
 constexpr std::string_view kQuip = "use --optimizer quip, whose only setting is --seed N; it stores plain formats";
 constexpr std::string_view kMemory = "memory is bounded always; --max-memory SIZE sets the bound";
-constexpr std::string_view kLora = "this program does not merge adapters";
 constexpr std::string_view kSamples =
     "nothing is calibrated on made-up activations; --calibration FILE takes statistics of real ones "
     "(tools/calibrate/record.py)";
@@ -84,7 +83,6 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
      kStreams},
     {"--bf16-threshold --bf16-hadamard-threshold --bf16-hessian-threshold",
      "--bf16-compute auto decides by what the weights are stored as; no size is too small for it"},
-    {"--merge-lora --merge-loras --merge-lora-scale --merge-lora-dampen", kLora},
     {"--report-quality --quality-threshold", "use `mezzotint compare ORIGINAL CONVERTED`"},
     // Utility modes
     {"--edit-quant", kEdit},

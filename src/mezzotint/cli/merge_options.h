@@ -1,0 +1,29 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mezzotint/cli/context.h"
+#include "mezzotint/convert/options.h"
+
+/// Adapters on a command line.
+namespace mezzotint::cli {
+
+/// FILE or FILE:STRENGTH. A strength is what follows the last colon if it reads as a number, so that other colons in
+/// names do no harm; a file that is called so whole wins.
+convert::MergeLora parse_lora(const std::string& text);
+
+/// The options of `convert` and `plan`.
+struct MergeArguments {
+  std::string lora;
+  std::vector<std::string> loras;
+  std::optional<double> scale;
+  bool dampen = false, no_dampen = false;
+};
+
+void add_merge_options(CLI::App& app, MergeArguments& arguments);
+
+/// Puts what is given into `options`.
+void apply_merge(const MergeArguments& arguments, convert::ConvertOptions& options);
+
+}  // namespace mezzotint::cli
