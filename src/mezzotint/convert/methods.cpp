@@ -8,6 +8,8 @@
 #include "mezzotint/base/error.h"
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/merging/feedback.h"
+#include "mezzotint/convert/merging/merge.h"
+#include "mezzotint/kernel/feedback.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -98,8 +100,13 @@ RowWork row_work(const PlanRow& row) {
   const auto rows = static_cast<double>(row.layout->total_rows()), cols = static_cast<double>(row.layout->cols);
   const auto experts = static_cast<double>(row.layout->experts);
   const double width = options.segment > 0 ? std::min(cols, static_cast<double>(options.segment)) : cols;
-  work.moments = (options.moments == Moments::basis ? static_cast<double>(options.basis) : rows) * cols * width /
-                 kOperationsPerSecond;
+  if (options.moments == Moments::basis) {  // what the basis sees of errors, and blocks of columns
+    const auto rank = static_cast<double>(row.merge->rank);
+    work.factor = cols * rank * rank / kOperationsPerSecond;
+    work.rounding = rows * cols * (8 * rank + 4 * kernel::kFeedbackColumns) / kOperationsPerSecond;
+    return work;
+  }
+  work.moments = rows * cols * width / kOperationsPerSecond;
   if (options.moments == Moments::inputs) work.moments = cols * cols * 8 / kBytesPerSecond;
   work.factor = experts * cols * width * width / 3 / kOperationsPerSecond;
   if (options.moments == Moments::subspace)

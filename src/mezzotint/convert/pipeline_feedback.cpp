@@ -11,8 +11,9 @@
 namespace mezzotint::convert {
 
 size_t Pipeline::window(const Plan& plan, int threads) {
-  const bool hessians =
-      std::any_of(plan.rows.begin(), plan.rows.end(), [](const PlanRow& row) { return row.method.objective; });
+  const bool hessians = std::any_of(plan.rows.begin(), plan.rows.end(), [](const PlanRow& row) {
+    return row.method.objective && row.method.objective->moments != Moments::basis;
+  });
   return hessians ? 1 : static_cast<size_t>(threads) + 1;
 }
 
@@ -57,7 +58,6 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
   state->objective.reset();
   if (expert == layout.experts) return finish_feedback(row, state, job);
   ObjectiveSource source;
-  ObjectiveOptions options = *row.method.objective;
   source.rows = layout.rows;
   source.cols = layout.cols;
   // By pointer: the state owns the objective, and a run that is interrupted must not leave a circle behind.
@@ -70,13 +70,7 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
     count_work(*state,
                state->work.moments / passes * static_cast<double>(rows) / static_cast<double>(layout.total_rows()));
   };
-  if (options.moments == Moments::basis) {
-    source.rows = static_cast<int64_t>(state->basis.size()) / layout.cols;
-    options.damping = merge_damping(layout.cols, source.rows);
-    source.weights = [state = state.get(), &layout](int64_t row0, int64_t rows, size_t, float* out) {
-      std::copy_n(state->basis.data() + row0 * layout.cols, rows * layout.cols, out);
-    };
-  }
+  source.basis = state->basis;
   source.moments = [this, &row, state = state.get(), &layout](int64_t row0, int64_t rows, float* out) {
     if (!state->moments.empty())
       std::copy_n(state->moments.data() + row0 * layout.cols, rows * layout.cols, out);
@@ -91,7 +85,7 @@ void Pipeline::append_expert(const PlanRow& row, const std::shared_ptr<State>& s
     io::platform::remove(path);  // it lives as long as it is open
   }
   if (state->scratch.is_open()) state->scratch.resize(0);  // tiles start as zeros
-  state->objective = std::make_unique<Objective>(std::move(source), options, scratch_.size(),
+  state->objective = std::make_unique<Objective>(std::move(source), *row.method.objective, scratch_.size(),
                                                  state->scratch.is_open() ? &state->scratch : nullptr);
   state->objective->append_stages(job, [this, &row, state, &job, expert] {
     const formats::Layout& matrix = *row.layout;

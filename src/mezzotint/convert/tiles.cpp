@@ -4,6 +4,7 @@
 
 #include "mezzotint/base/round_up.h"
 #include "mezzotint/convert/merging/merge.h"
+#include "mezzotint/convert/optimizers/basis_factor.h"
 #include "mezzotint/formats/driver.h"
 
 namespace mezzotint::convert {
@@ -71,7 +72,7 @@ uint64_t state_bytes(const checkpoint::Model& model, const PlanRow& row) {
   }
   if (row.smoothing) bytes += 4 * static_cast<uint64_t>(row.shape.back()) * sizeof(float);
   if (row.merge != nullptr)  // factors, what is computed from them, and a basis of the space that they read
-    bytes += 2 * row.merge->bytes + static_cast<uint64_t>(row.merge->rank * row.merge->cols()) * sizeof(float);
+    bytes += 2 * row.merge->bytes + 2 * BasisFactor::bytes(row.merge->cols(), row.merge->rank);
   if (row.action == Action::reencode) {
     const checkpoint::Layer& layer = model.layers()[row.layer];
     bytes += parameter_bytes(layer.layout);

@@ -11,13 +11,11 @@
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/calibration/calibration.h"
 #include "mezzotint/convert/correction/layer_errors.h"
+#include "mezzotint/convert/correction/lora_file.h"
 #include "mezzotint/convert/correction/lora_names.h"
 #include "mezzotint/convert/model_entries.h"
 #include "mezzotint/convert/optimizers/method.h"
-#include "mezzotint/convert/recipe.h"
-#include "mezzotint/convert/rewrite.h"
 #include "mezzotint/convert/smoothing/rescaled.h"
-#include "mezzotint/kernel/cast.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -27,43 +25,19 @@ using checkpoint::Model;
 constexpr unsigned kWideBits = 16;  // what has so many is not corrected
 using checkpoint::kDotWeight;
 
-/// Factors rounded to the dtype of the file, and their bytes.
-struct StoredFactors {
-  std::vector<std::byte> up, down;
-};
-
-std::vector<std::byte> round_to(DType dtype, std::vector<float>& values) {
-  const auto count = static_cast<int64_t>(values.size());
-  std::vector<std::byte> bytes(values.size() * facts(dtype).bits / 8);
-  kernel::cast({values.data(), DType::f32, 1, count, count}, dtype, bytes.data(), count);
-  kernel::cast({bytes.data(), dtype, 1, count, count}, DType::f32, values.data(), count);
-  return bytes;
-}
-
-double ratio(double part, double whole) {
-  return whole > 0 ? std::sqrt(std::max(part, 0.0) / whole) : 0;
-}
-
 class Corrector {
  public:
   Corrector(const Model& original, const Model& quantized, const CorrectionOptions& options)
       : original_(original),
         quantized_(quantized),
         options_(options),
-        components_(find_components(quantized.source().tensors())) {
-    if (options.rank < 1)
-      throw Error({.name = "bad-option",
-                   .problem = "a correction has at least rank 1",
-                   .found = fmt::format("{}", options.rank)});
-    if (options.dtype != DType::f16 && options.dtype != DType::bf16 && options.dtype != DType::f32)
-      throw Error({.name = "bad-option",
-                   .problem = "factors are stored as F16, BF16 or F32",
-                   .found = std::string(name(options.dtype))});
+        components_(find_components(quantized.source().tensors())),
+        file_(options.dtype, options.rank) {
     if (!options.calibration.empty()) calibration_ = Calibration::open(options.calibration);
   }
 
   Correction run(const std::filesystem::path& output) {
-    check_output(output);
+    LoraFile::check(output, inputs(), options_.overwrite);
     find_pairs();
     rescaled_ = rescaled_tensors(original_, quantized_);
     for (const Pair& pair : pairs_) total_ += pair.bytes;
@@ -72,7 +46,7 @@ class Corrector {
       done_ += pair.bytes;
     }
     finish();
-    if (!items_.empty()) write(output);
+    if (!file_.empty()) write(output);
     return std::move(result_);
   }
 
@@ -83,18 +57,7 @@ class Corrector {
     uint64_t bytes = 0;
   };
 
-  /// What the writer would refuse in the end, before the work.
-  void check_output(const std::filesystem::path& output) const {
-    io::OutputPlan plan;
-    plan.files.push_back({.path = output, .header = {}, .bytes = 0});
-    refuse_input_as_output(original_.source(), plan);
-    refuse_input_as_output(quantized_.source(), plan);
-    if (!options_.overwrite && std::filesystem::exists(output))
-      throw Error({.name = "output-exists",
-                   .problem = "the output exists already",
-                   .file = output.string(),
-                   .advice = "Choose another name or use --force."});
-  }
+  std::vector<const io::Source*> inputs() const { return {&original_.source(), &quantized_.source()}; }
 
   void find_pairs() {
     const ModelEntries from = entries_of(original_);
@@ -167,24 +130,26 @@ class Corrector {
     before_.plain += error.plain;
     // The damping is for the factor; errors are told without it.
     const auto output_error = [&](const Energy& part) {
-      return ratio(part.metric - metric.damping() * part.plain, weight.metric - metric.damping() * weight.plain);
+      return root_ratio(part.metric - metric.damping() * part.plain, weight.metric - metric.damping() * weight.plain);
     };
-    layer.weight_before = layer.weight_after = ratio(error.plain, weight.plain);
+    layer.weight_before = layer.weight_after = root_ratio(error.plain, weight.plain);
     if (layer.metric != CorrectionMetric::weight) layer.output_before = layer.output_after = output_error(error);
     const auto key = lora_key(components_, layer.name);
     if (!key) return leave_out(std::move(layer), "ComfyUI applies no LoRA to this part", error);
     report(pair, 0.3);
     LowRank factors = nearest_of_rank(errors.matrix(), metric, layer.rank, options_.threads);
     report(pair, 0.8);
-    StoredFactors stored{round_to(options_.dtype, factors.up), round_to(options_.dtype, factors.down)};
+    std::vector<std::byte> up = file_.round(factors.up), down = file_.round(factors.down);
     const Energy rest = errors.measure_rest(metric, factors, options_.threads);
     if (!(rest.metric < error.metric))
       return leave_out(std::move(layer), "a correction would not lower its error", error);
     after_.plain += rest.plain;
-    layer.weight_after = ratio(rest.plain, weight.plain);
+    layer.weight_after = root_ratio(rest.plain, weight.plain);
     if (layer.metric != CorrectionMetric::weight) layer.output_after = output_error(rest);
     layer.key = *key;
-    add_items(layer, std::move(stored));
+    // Loaders multiply by alpha / rank.
+    file_.add(layer.key, shape, layer.rank, std::move(up), std::move(down), static_cast<double>(layer.rank));
+    ++result_.written;
     result_.layers.push_back(std::move(layer));
   }
 
@@ -195,29 +160,11 @@ class Corrector {
     result_.layers.push_back(std::move(layer));
   }
 
-  static RewriteItem item(std::string name, DType dtype, Shape shape, std::vector<std::byte> bytes) {
-    return {.spec = {std::move(name), dtype, std::move(shape)},
-            .source = nullptr,
-            .tensor = 0,
-            .make = [bytes = std::move(bytes)] { return bytes; }};
-  }
-
-  void add_items(const CorrectedLayer& layer, StoredFactors stored) {
-    items_.push_back(
-        item(layer.key + ".lora_up.weight", options_.dtype, {layer.rows, layer.rank}, std::move(stored.up)));
-    items_.push_back(
-        item(layer.key + ".lora_down.weight", options_.dtype, {layer.rank, layer.cols}, std::move(stored.down)));
-    const auto alpha = static_cast<float>(layer.rank);  // loaders multiply by alpha / rank
-    const auto* bytes = reinterpret_cast<const std::byte*>(&alpha);
-    items_.push_back(item(layer.key + ".alpha", DType::f32, {}, {bytes, bytes + sizeof alpha}));
-    ++result_.written;
-  }
-
   void finish() {
     std::stable_sort(result_.layers.begin(), result_.layers.end(),
                      [](const CorrectedLayer& a, const CorrectedLayer& b) { return a.before() > b.before(); });
-    result_.weight_before = ratio(before_.plain, weight_.plain);
-    result_.weight_after = ratio(after_.plain, weight_.plain);
+    result_.weight_before = root_ratio(before_.plain, weight_.plain);
+    result_.weight_after = root_ratio(after_.plain, weight_.plain);
     double before = 0, after = 0;
     size_t known = 0;
     for (const CorrectedLayer& layer : result_.layers) {
@@ -240,13 +187,8 @@ class Corrector {
   void write(const std::filesystem::path& output) {
     nlohmann::ordered_json made{{"rank", options_.rank}, {"dtype", name(options_.dtype)}};
     if (calibration_) made["calibration"] = calibration_->fingerprint_text();
-    io::OutputOptions layout;
-    layout.metadata = {
-        {std::string(kOriginKey), nlohmann::ordered_json{{"version", kVersion}, {"correction", made}}.dump()}};
-    ExecuteOptions execute;
-    execute.overwrite = options_.overwrite;
-    rewrite(output, items_, layout, execute, {&original_.source(), &quantized_.source()});
-    result_.bytes = std::filesystem::file_size(output);
+    const nlohmann::ordered_json origin{{"version", kVersion}, {"correction", made}};
+    result_.bytes = file_.write(output, origin.dump(), inputs(), options_.overwrite);
   }
 
   const Model& original_;
@@ -256,7 +198,7 @@ class Corrector {
   std::optional<Calibration> calibration_;
   std::map<std::string, std::vector<float>, std::less<>> rescaled_;
   std::vector<Pair> pairs_;
-  std::vector<RewriteItem> items_;
+  LoraFile file_;
   std::vector<std::string> missing_;
   Energy weight_, before_, after_;
   uint64_t done_ = 0, total_ = 0;

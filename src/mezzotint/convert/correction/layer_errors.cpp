@@ -9,7 +9,7 @@
 namespace mezzotint::convert {
 namespace {
 
-constexpr int64_t kBlockRows = 128;
+constexpr uint64_t kBlockRows = 128;
 
 Energy energy_of(const Metric& metric, const std::vector<float>& values, int64_t rows) {
   Energy energy{.metric = metric.energy(values.data(), rows)};
@@ -33,8 +33,19 @@ LayerErrors::LayerErrors(checkpoint::WeightValues original, checkpoint::WeightVa
     : original_(std::move(original)), quantized_(std::move(quantized)) {
   matrix_.rows = rows;
   matrix_.cols = cols;
-  for (const auto& run : checkpoint::cut_runs(original_, &quantized_, static_cast<uint64_t>(kBlockRows * cols)))
-    matrix_.blocks.push_back({static_cast<int64_t>(run.first) / cols, static_cast<int64_t>(run.count) / cols});
+  // Runs end where formats can be cut, which need not be at rows of the matrix: a block is as many as make whole rows.
+  const auto width = static_cast<uint64_t>(cols);
+  bool whole = true;
+  for (const auto& run : checkpoint::cut_runs(original_, &quantized_, kBlockRows * width)) {
+    if (whole) {
+      matrix_.blocks.push_back({static_cast<int64_t>(run.first / width), 0});
+      runs_.emplace_back();
+    }
+    runs_.back().push_back(run);
+    const uint64_t end = run.first + run.count;
+    whole = end % width == 0;
+    matrix_.blocks.back().rows = static_cast<int64_t>(end / width) - matrix_.blocks.back().row0;
+  }
   if (original_.elements() * sizeof(float) <= memory) kept_.resize(original_.elements());
   matrix_.read = [this](size_t block, float* buffer) -> const float* {
     if (!kept_.empty()) return kept_.data() + matrix_.blocks[block].row0 * matrix_.cols;
@@ -45,12 +56,15 @@ LayerErrors::LayerErrors(checkpoint::WeightValues original, checkpoint::WeightVa
 }
 
 void LayerErrors::read(size_t block, float* error, std::vector<float>& decoded) const {
-  const auto& [row0, rows] = matrix_.blocks[block];
-  const auto first = static_cast<uint64_t>(row0 * matrix_.cols), count = static_cast<uint64_t>(rows * matrix_.cols);
+  const auto count = static_cast<size_t>(matrix_.blocks[block].rows * matrix_.cols);
   std::vector<std::byte> bytes;
   decoded.resize(count);
-  original_.read(first, count, error, bytes);
-  quantized_.read(first, count, decoded.data(), bytes);
+  uint64_t at = 0;
+  for (const checkpoint::Run& run : runs_[block]) {
+    original_.read(run.first, run.count, error + at, bytes);
+    quantized_.read(run.first, run.count, decoded.data() + at, bytes);
+    at += run.count;
+  }
   for (size_t i = 0; i < count; ++i) {
     error[i] -= decoded[i];
     if (!std::isfinite(error[i])) error[i] = decoded[i] = 0;

@@ -12,8 +12,8 @@ struct Energy {
   double metric = 0, plain = 0;
 };
 
-/// The error of one weight, W - W_q, block by block. Where a value is not finite, both count as 0: nothing can be
-/// corrected there.
+/// The error of one weight, W - W_q (or any other difference of two of one shape), block by block, as a matrix [rows,
+/// cols] of all its elements. Where a value is not finite, both count as 0: nothing can be corrected there.
 class LayerErrors {
  public:
   /// Errors are kept in memory where they fit `memory` bytes, else decoded anew by every pass; the bits are the same.
@@ -32,6 +32,7 @@ class LayerErrors {
   void read(size_t block, float* error, std::vector<float>& decoded) const;
 
   checkpoint::WeightValues original_, quantized_;
+  std::vector<std::vector<checkpoint::Run>> runs_;  // of every block
   BlockedMatrix matrix_;
   std::vector<float> kept_;
 };

@@ -11,8 +11,6 @@ namespace {
 constexpr double kWeight = 30;
 // What is left of a vector, of its length, below which it adds no direction.
 constexpr double kDependent = 1e-4;
-// As without adapters: wider layers are cut (optimizers/method.cpp).
-constexpr int64_t kWidest = 8192, kCutTo = 4096;
 
 double dot(const float* a, const float* b, int64_t n) {
   double sum = 0;
@@ -38,17 +36,11 @@ void extend_basis(std::vector<float>& basis, std::vector<float> row) {
 
 }  // namespace
 
-double merge_damping(int64_t cols, int64_t rank) {
-  return static_cast<double>(cols) / (kWeight * static_cast<double>(std::max<int64_t>(rank, 1)));
-}
-
 std::optional<ObjectiveOptions> merge_objective(const MergedTensor& tensor, const formats::Layout& layout) {
   if (tensor.rank == 0 || layout.experts != 1 || tensor.cols() != layout.cols) return std::nullopt;
   ObjectiveOptions options;
   options.moments = Moments::basis;
-  options.basis = std::min(tensor.rank, layout.cols);
-  options.damping = merge_damping(layout.cols, options.basis);
-  if (layout.cols > kWidest) options.segment = kCutTo;
+  options.damping = 1 / kWeight;
   return options;
 }
 

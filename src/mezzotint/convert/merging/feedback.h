@@ -1,5 +1,5 @@
 #pragma once
-#include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "mezzotint/adapter/stack.h"
@@ -18,8 +18,5 @@ std::optional<ObjectiveOptions> merge_objective(const MergedTensor& tensor, cons
 /// multiplied by `input_factors` (or empty) and rotated as the layout is.
 std::vector<float> merge_input_basis(const adapter::Stack& stack, const formats::Layout& layout,
                                      const std::vector<float>& input_factors);
-
-/// The damping that makes B'B / mean(diag) of so many basis vectors the H from above, up to a factor.
-double merge_damping(int64_t cols, int64_t rank);
 
 }  // namespace mezzotint::convert

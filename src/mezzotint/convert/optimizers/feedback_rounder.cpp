@@ -30,16 +30,30 @@ struct FeedbackRounder::Strip {
 
 FeedbackRounder::FeedbackRounder(const LowerTiles& h, const LowerTiles& l, int64_t col0,
                                  std::span<const int32_t> column_at)
-    : h_(h), l_(l), col0_(col0), column_at_(column_at), position_(column_at.size()) {
-  assert(static_cast<int64_t>(column_at.size()) == l.order());
-  for (size_t p = 0; p < column_at.size(); ++p)
-    position_[static_cast<size_t>(column_at[p] - col0)] = static_cast<int32_t>(p);
+    : h_(&h), l_(&l), n_(l.order()), col0_(col0), column_at_(column_at) {
+  place_columns();
   for (const float pivot : diagonal(l)) {
     pivot_energy_.push_back(pivot * pivot);
     inverse_pivot_.push_back(1.0f / pivot);
   }
   diagonal_ = diagonal(h);
   for (const float value : diagonal_) inverse_diagonal_.push_back(1.0f / value);
+}
+
+FeedbackRounder::FeedbackRounder(const BasisFactor& factor, int64_t col0, std::span<const int32_t> column_at)
+    : basis_(&factor), n_(factor.n), col0_(col0), column_at_(column_at) {
+  place_columns();
+  for (const float pivot : factor.pivot) {
+    pivot_energy_.push_back(pivot * pivot);
+    inverse_pivot_.push_back(1.0f / pivot);
+  }
+}
+
+void FeedbackRounder::place_columns() {
+  assert(static_cast<int64_t>(column_at_.size()) == n_);
+  position_.resize(column_at_.size());
+  for (size_t p = 0; p < column_at_.size(); ++p)
+    position_[static_cast<size_t>(column_at_[p] - col0_)] = static_cast<int32_t>(p);
 }
 
 int64_t FeedbackRounder::padded(int64_t rows) {
@@ -131,7 +145,7 @@ void FeedbackRounder::round_block(const Strip& strip, Workspace& w, int64_t firs
 
 // Room for a strip, and its weights by position.
 void FeedbackRounder::open(const Strip& strip, const formats::Tile& tile, Workspace& w) const {
-  const int64_t n = l_.order(), stride = strip.stride;
+  const int64_t n = n_, stride = strip.stride;
   assert(tile.dtype == DType::f32 && tile.cols == strip.layout.cols && col0_ + n <= tile.cols);
   if (!strip.grid) w.codes.assign(static_cast<size_t>(tile.rows * strip.layout.row_bytes), std::byte{0});
   w.base.assign(static_cast<size_t>(n * stride), 0.0f);
@@ -146,8 +160,8 @@ void FeedbackRounder::open(const Strip& strip, const formats::Tile& tile, Worksp
 /// These columns of rows of values, by position.
 void FeedbackRounder::gather(const Strip& strip, const float* values, int64_t row_stride, Workspace& w, float* to,
                              int64_t to_stride) const {
-  for (int64_t c = 0; c < l_.order(); c += kTransposeColumns) {
-    const int64_t count = std::min(kTransposeColumns, l_.order() - c);
+  for (int64_t c = 0; c < n_; c += kTransposeColumns) {
+    const int64_t count = std::min(kTransposeColumns, n_ - c);
     kernel::transpose(values + col0_ + c, strip.rows, count, row_stride, w.block.data(), strip.stride, 4);
     for (int64_t i = 0; i < count; ++i)
       std::copy_n(w.block.data() + i * strip.stride, strip.rows,
@@ -163,7 +177,8 @@ FeedbackSums FeedbackRounder::round(const formats::Layout& layout, const formats
               tile.row0, tile.rows,
               stride,    grid != nullptr ? *grid : ScaledGrid::of(layout, parameters, tile.row0, tile.rows, stride)};
   open(strip, tile, w);
-  feed_back(strip, w);
+  basis_ != nullptr ? feed_back_by_basis(strip, w) : feed_back(strip, w);
+  assert(basis_ == nullptr || sweeps == 0);
   for (int sweep = 0; sweep < sweeps; ++sweep) descend(strip, w);
   return settle(strip, w, out);
 }
@@ -180,7 +195,7 @@ FeedbackSums FeedbackRounder::challenge(const formats::Layout& layout, const for
   for (int64_t half = 0; half < 2; ++half) {
     float* error = w.error.data() + half * stride;
     gather(strip, values[half], layout.cols, w, error, 2 * stride);
-    for (int64_t p = 0; p < l_.order(); ++p)
+    for (int64_t p = 0; p < n_; ++p)
       for (int64_t r = 0; r < tile.rows; ++r) error[2 * p * stride + r] -= w.base[static_cast<size_t>(p * stride + r)];
   }
   measure(strip, w);
@@ -192,14 +207,14 @@ FeedbackSums FeedbackRounder::challenge(const formats::Layout& layout, const for
 void FeedbackRounder::measure(const Strip& strip, Workspace& w) const {
   const int64_t wide = 2 * strip.stride;
   std::vector<double> sums(static_cast<size_t>(wide));
-  for (int64_t j = 0; j < h_.across(); ++j) {
-    std::fill_n(w.carried.begin(), h_.size(j) * wide, 0.0f);
-    for (int64_t i = j; i < h_.across(); ++i)
-      dense::multiply(Transposed::yes, Transposed::no, h_.size(j), wide, h_.size(i), i == j ? 1.0f : 2.0f,
-                      h_.read(i, j, w.tiles[0]), kTileStride, w.error.data() + h_.first(i) * wide, wide, 1.0f,
+  for (int64_t j = 0; j < h_->across(); ++j) {
+    std::fill_n(w.carried.begin(), h_->size(j) * wide, 0.0f);
+    for (int64_t i = j; i < h_->across(); ++i)
+      dense::multiply(Transposed::yes, Transposed::no, h_->size(j), wide, h_->size(i), i == j ? 1.0f : 2.0f,
+                      h_->read(i, j, w.tiles[0]), kTileStride, w.error.data() + h_->first(i) * wide, wide, 1.0f,
                       w.carried.data(), wide);
-    const float* error = w.error.data() + h_.first(j) * wide;
-    for (int64_t p = 0; p < h_.size(j); ++p)
+    const float* error = w.error.data() + h_->first(j) * wide;
+    for (int64_t p = 0; p < h_->size(j); ++p)
       for (int64_t r = 0; r < wide; ++r)
         sums[static_cast<size_t>(r)] += static_cast<double>(w.carried[static_cast<size_t>(p * wide + r)]) *
                                         static_cast<double>(error[p * wide + r]);
@@ -209,7 +224,7 @@ void FeedbackRounder::measure(const Strip& strip, Workspace& w) const {
 
 // Of either half the better, row by row.
 FeedbackSums FeedbackRounder::settle(const Strip& strip, Workspace& w, float* out) const {
-  const int64_t n = l_.order(), rows = strip.rows, stride = strip.stride;
+  const int64_t n = n_, rows = strip.rows, stride = strip.stride;
   FeedbackSums sums;
   sums.rows = rows;
   const float* rounded = w.sums.data();
@@ -239,19 +254,19 @@ FeedbackSums FeedbackRounder::settle(const Strip& strip, Workspace& w, float* ou
 
 void FeedbackRounder::feed_back(Strip& strip, Workspace& w) const {
   const int64_t wide = 2 * strip.stride;  // both halves at once in the products
-  for (int64_t j = l_.across() - 1; j >= 0; --j) {
-    const int64_t size = l_.size(j);
+  for (int64_t j = l_->across() - 1; j >= 0; --j) {
+    const int64_t size = l_->size(j);
     std::fill_n(w.carried.begin(), size * wide, 0.0f);
-    for (int64_t i = l_.across() - 1; i > j; --i) {
-      const float* tile = l_.read(i, j, w.tiles[0]);
-      dense::multiply(Transposed::yes, Transposed::no, size, wide, l_.size(i), 1.0f, tile, kTileStride,
-                      w.error.data() + l_.first(i) * wide, wide, 1.0f, w.carried.data(), wide);
+    for (int64_t i = l_->across() - 1; i > j; --i) {
+      const float* tile = l_->read(i, j, w.tiles[0]);
+      dense::multiply(Transposed::yes, Transposed::no, size, wide, l_->size(i), 1.0f, tile, kTileStride,
+                      w.error.data() + l_->first(i) * wide, wide, 1.0f, w.carried.data(), wide);
     }
-    const float* pivot = l_.read(j, j, w.tiles[0]);
+    const float* pivot = l_->read(j, j, w.tiles[0]);
     for (int64_t end = size; end > 0;) {
       const int64_t begin = (end - 1) / kFeedbackColumns * kFeedbackColumns, columns = end - begin;
       float* carried = w.carried.data() + begin * wide;
-      float* error = w.error.data() + (l_.first(j) + begin) * wide;
+      float* error = w.error.data() + (l_->first(j) + begin) * wide;
       if (end < size)
         dense::multiply(Transposed::yes, Transposed::no, columns, wide, size - end, 1.0f,
                         pivot + end * kTileStride + begin, kTileStride, error + columns * wide, wide, 1.0f, carried,
@@ -259,22 +274,51 @@ void FeedbackRounder::feed_back(Strip& strip, Workspace& w) const {
       for (int64_t p = 0; p < columns; ++p)
         for (int64_t q = p + 1; q < columns; ++q)
           w.coupling[static_cast<size_t>(p * kFeedbackColumns + q)] = pivot[(begin + q) * kTileStride + begin + p];
-      for (const bool feedback : {true, false}) {
-        const int64_t half = feedback ? 0 : strip.stride;
-        round_block(strip, w, l_.first(j) + begin, columns,
-                    {.base = w.base.data() + (l_.first(j) + begin) * strip.stride,
-                     .base_stride = strip.stride,
-                     .carried = carried + half,
-                     .change = error + half,
-                     .stride = wide,
-                     .inverse_pivot = inverse_pivot_.data(),
-                     .pivot_energy = pivot_energy_.data(),
-                     .energy = w.sums.data() + half,
-                     .feedback = feedback,
-                     .energy_of_change = false});
-      }
+      round_halves(strip, w, l_->first(j) + begin, columns, carried);
       end = begin;
     }
+  }
+}
+
+void FeedbackRounder::round_halves(const Strip& strip, Workspace& w, int64_t first, int64_t columns,
+                                   const float* carried) const {
+  const int64_t wide = 2 * strip.stride;
+  for (const bool feedback : {true, false}) {
+    const int64_t half = feedback ? 0 : strip.stride;
+    round_block(strip, w, first, columns,
+                {.base = w.base.data() + first * strip.stride,
+                 .base_stride = strip.stride,
+                 .carried = carried + half,
+                 .change = w.error.data() + first * wide + half,
+                 .stride = wide,
+                 .inverse_pivot = inverse_pivot_.data(),
+                 .pivot_energy = pivot_energy_.data(),
+                 .energy = w.sums.data() + half,
+                 .feedback = feedback,
+                 .energy_of_change = false});
+  }
+}
+
+// What later columns need to know of earlier errors is what the basis sees of them: E V, `seen`, [rank, wide].
+void FeedbackRounder::feed_back_by_basis(Strip& strip, Workspace& w) const {
+  const int64_t wide = 2 * strip.stride, rank = basis_->rank;
+  w.seen.assign(static_cast<size_t>(rank * wide), 0.0f);
+  for (int64_t end = n_; end > 0;) {
+    const int64_t begin = (end - 1) / kFeedbackColumns * kFeedbackColumns, columns = end - begin;
+    const float *v = basis_->v.data() + begin * rank, *g = basis_->g.data() + begin * rank;
+    std::fill_n(w.carried.begin(), columns * wide, 0.0f);
+    std::fill(w.coupling.begin(), w.coupling.end(), 0.0f);
+    if (rank > 0) {
+      dense::multiply(Transposed::no, Transposed::no, columns, wide, rank, 1.0f, g, rank, w.seen.data(), wide, 0.0f,
+                      w.carried.data(), wide);
+      dense::multiply(Transposed::no, Transposed::yes, columns, columns, rank, 1.0f, g, rank, v, rank, 0.0f,
+                      w.coupling.data(), kFeedbackColumns);
+    }
+    round_halves(strip, w, begin, columns, w.carried.data());
+    if (rank > 0 && begin > 0)
+      dense::multiply(Transposed::yes, Transposed::no, rank, wide, columns, 1.0f, v, rank,
+                      w.error.data() + begin * wide, wide, 1.0f, w.seen.data(), wide);
+    end = begin;
   }
 }
 
@@ -282,16 +326,16 @@ void FeedbackRounder::descend(Strip& strip, Workspace& w) const {
   const int64_t wide = 2 * strip.stride, rows = strip.stride;
   float* base = w.block.data();
   float* change = base + kFeedbackColumns * rows;
-  for (int64_t j = h_.across() - 1; j >= 0; --j)
-    for (int64_t end = h_.size(j); end > 0;) {
+  for (int64_t j = h_->across() - 1; j >= 0; --j)
+    for (int64_t end = h_->size(j); end > 0;) {
       const int64_t begin = (end - 1) / kFeedbackColumns * kFeedbackColumns, columns = end - begin;
-      const int64_t first = h_.first(j) + begin;
+      const int64_t first = h_->first(j) + begin;
       float* error = w.error.data() + first * wide;
-      for (int64_t i = 0; i < h_.across(); ++i) {
+      for (int64_t i = 0; i < h_->across(); ++i) {
         const bool below = i >= j;
-        const float* tile = below ? h_.read(i, j, w.tiles[0]) : h_.read(j, i, w.tiles[0]);
-        dense::multiply(below ? Transposed::yes : Transposed::no, Transposed::no, columns, rows, h_.size(i), 1.0f,
-                        tile + (below ? begin : begin * kTileStride), kTileStride, w.error.data() + h_.first(i) * wide,
+        const float* tile = below ? h_->read(i, j, w.tiles[0]) : h_->read(j, i, w.tiles[0]);
+        dense::multiply(below ? Transposed::yes : Transposed::no, Transposed::no, columns, rows, h_->size(i), 1.0f,
+                        tile + (below ? begin : begin * kTileStride), kTileStride, w.error.data() + h_->first(i) * wide,
                         wide, i == 0 ? 0.0f : 1.0f, w.carried.data(), rows);
         if (i != j) continue;
         for (int64_t p = 0; p < columns; ++p)

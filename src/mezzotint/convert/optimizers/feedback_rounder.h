@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "mezzotint/convert/optimizers/basis_factor.h"
 #include "mezzotint/convert/optimizers/grid.h"
 #include "mezzotint/convert/optimizers/hessian.h"
 #include "mezzotint/formats/format.h"
@@ -35,13 +36,16 @@ class FeedbackRounder {
   /// Scratch of one thread, in bytes about 4 * (cols * 3 + 4096) * rows floats.
   struct Workspace {
     TileBuffers tiles;
-    std::vector<float> base, error, carried, block, coupling, sums;
+    std::vector<float> base, error, carried, block, coupling, sums, seen;
     std::vector<std::byte> codes;
   };
 
   /// `l` is the factor of `h`, both of the columns from col0 on; column_at[position] is the column, positions in the
   /// order of hessian.h. All must outlive this.
   FeedbackRounder(const LowerTiles& h, const LowerTiles& l, int64_t col0, std::span<const int32_t> column_at);
+  /// By a factor of low rank, in time that grows with the rank and not with the width. There is no H then: no sweeps
+  /// and no challenge.
+  FeedbackRounder(const BasisFactor& factor, int64_t col0, std::span<const int32_t> column_at);
 
   /// `tile` holds whole rows of one expert, finite float32 after the format's transform. Writes the values of the
   /// chosen codes to these columns of `out`, rows layout.cols apart, which may be the tile's own memory: Format::encode
@@ -73,12 +77,16 @@ class FeedbackRounder {
   FeedbackSums settle(const Strip& strip, Workspace& w, float* out) const;
   void measure(const Strip& strip, Workspace& w) const;
   void feed_back(Strip& strip, Workspace& w) const;
+  void feed_back_by_basis(Strip& strip, Workspace& w) const;
+  void round_halves(const Strip& strip, Workspace& w, int64_t first, int64_t columns, const float* carried) const;
+  void place_columns();
   void descend(Strip& strip, Workspace& w) const;
   void round_block(const Strip& strip, Workspace& w, int64_t first, int64_t columns, const BlockTask& task) const;
 
-  const LowerTiles& h_;
-  const LowerTiles& l_;
-  int64_t col0_;
+  const LowerTiles* h_ = nullptr;
+  const LowerTiles* l_ = nullptr;
+  const BasisFactor* basis_ = nullptr;
+  int64_t n_, col0_;
   std::span<const int32_t> column_at_;
   std::vector<int32_t> position_;                    // by column from col0 on
   std::vector<float> pivot_energy_, inverse_pivot_;  // of l, by position

@@ -27,6 +27,7 @@ int64_t panel_rows(int64_t cols) {
 }
 
 int64_t segment_columns(int64_t cols, const ObjectiveOptions& options) {
+  if (options.moments == Moments::basis) return std::max<int64_t>(cols, 1);
   if (options.segment <= 0 || cols <= options.segment) return cols;
   // Equal parts, so that no small one is left over.
   const int64_t parts = divide_up(cols, options.segment);
@@ -58,7 +59,9 @@ Objective::Objective(ObjectiveSource source, const ObjectiveOptions& options, si
     const int64_t n = std::min(step, source_.cols - col0);
     std::vector<int32_t> order(static_cast<size_t>(n));
     for (int64_t p = 0; p < n; ++p) order[static_cast<size_t>(p)] = static_cast<int32_t>(col0 + n - 1 - p);
-    if (scratch != nullptr) {
+    if (options.moments == Moments::basis) {
+      segments_.push_back({col0, LowerTiles(0), LowerTiles(0), std::move(order), nullptr});
+    } else if (scratch != nullptr) {
       const uint64_t bytes = LowerTiles::bytes(n);
       segments_.push_back({col0, {n, *scratch, offset}, {n, *scratch, offset + bytes}, std::move(order), nullptr});
       offset += 2 * bytes;
@@ -81,6 +84,7 @@ Objective::Objective(ObjectiveSource source, const ObjectiveOptions& options, si
 }
 
 uint64_t Objective::tile_bytes(int64_t cols, const ObjectiveOptions& options) {
+  if (options.moments == Moments::basis) return 0;
   const int64_t step = segment_columns(cols, options);
   uint64_t bytes = 0;
   for (int64_t col0 = 0; col0 < cols; col0 += step) bytes += 2 * LowerTiles::bytes(std::min(step, cols - col0));
@@ -89,7 +93,8 @@ uint64_t Objective::tile_bytes(int64_t cols, const ObjectiveOptions& options) {
 }
 
 uint64_t Objective::panel_bytes(int64_t cols, const ObjectiveOptions& options, size_t workers) {
-  if (options.signs) {  // one after another, but that buffers stay
+  if (options.moments == Moments::basis) return 0;  // BasisFactor::bytes instead
+  if (options.signs) {                              // one after another, but that buffers stay
     const ObjectiveOptions rotated = rotated_options(options);
     const auto side = static_cast<uint64_t>(cols);
     const uint64_t moments = options.moments == Moments::inputs ? side * (side + 256) * sizeof(float) : 0;
@@ -113,6 +118,7 @@ uint64_t Objective::strip_bytes(const formats::Layout& layout, const ObjectiveOp
 }
 
 void Objective::append_stages(Job& job, std::function<void()> then) {
+  if (options_.moments == Moments::basis) return append_basis(job, std::move(then));
   if (rotated_)
     then = [this, &job, last = std::move(then)]() mutable {
       damping_ > 0 ? append_rotated(job, std::move(last)) : last();
@@ -125,6 +131,17 @@ void Objective::append_stages(Job& job, std::function<void()> then) {
                           finish_moments();
                           append_factor(job, std::move(then));
                         }});
+}
+
+void Objective::append_basis(Job& job, std::function<void()> then) {
+  job.stages.push_back({.tiles = 1,
+                        .run =
+                            [this](size_t, size_t) {
+                              Segment& segment = segments_[0];
+                              basis_factor_.emplace(source_.basis, source_.cols, segment.column_at, damping_);
+                              segment.rounder = std::make_unique<FeedbackRounder>(*basis_factor_, 0, segment.column_at);
+                            },
+                        .finish = std::move(then)});
 }
 
 void Objective::append_rotated(Job& job, std::function<void()> then) {

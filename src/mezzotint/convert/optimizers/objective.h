@@ -17,7 +17,7 @@ namespace mezzotint::convert {
 enum class Moments : uint8_t {
   weights,   ///< W'W / mean(diag): no data
   inputs,    ///< X'X / T, measured
-  basis,     ///< B'B / mean(diag) of vectors that are given: inputs of which more than others is to be kept
+  basis,     ///< V V' of orthonormal vectors that are given: inputs that are to see less of the errors than others
   subspace,  ///< the projector onto leading right singular vectors of W: what "learned rounding" minimises
 };
 
@@ -26,7 +26,6 @@ struct ObjectiveOptions {
   /// Added to the diagonal, as a multiple of its mean. Raised tenfold, up to five times, where the factor fails.
   double damping = 0.3;
   int sweeps = 0;        ///< of coordinate descent
-  int64_t basis = 0;     ///< Moments::basis: number of vectors, at most
   int64_t subspace = 0;  ///< rank of the projector; segments take their share of it
   /// H is cut into diagonal blocks of this many columns, so that time and memory grow less than quadratically;
   /// 0 = whole.
@@ -48,6 +47,8 @@ struct ObjectiveSource {
   /// Moments::inputs: writes rows of the lower triangle of X'X / T, `cols` apart; what lies above the diagonal is not
   /// looked at.
   std::function<void(int64_t row0, int64_t rows, float* out)> moments;
+  /// Moments::basis: V' [any, cols]; must outlive the objective.
+  std::span<const float> basis;
 };
 
 /// Rows of a weight that are rounded together.
@@ -85,6 +86,7 @@ class Objective {
   void append_weight_moments(Job& job);
   void load_panel(int64_t row0, int64_t at, int64_t count, size_t worker);
   void append_input_moments(Job& job);
+  void append_basis(Job& job, std::function<void()> then);
   void append_factor(Job& job, std::function<void()> then);
   void finish_moments();
   void append_rotated(Job& job, std::function<void()> then);
@@ -97,6 +99,7 @@ class Objective {
   ObjectiveSource source_;
   ObjectiveOptions options_;
   std::vector<Segment> segments_;
+  std::optional<BasisFactor> basis_factor_;
   std::vector<TileBuffers> buffers_;  // one per worker
   std::vector<float> panel_;
   std::vector<uint16_t> panel_bf16_;  // transposed
