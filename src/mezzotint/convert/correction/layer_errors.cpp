@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "mezzotint/formats/parallel.h"
 #include "mezzotint/kernel/dense.h"
@@ -35,8 +36,11 @@ LayerErrors::LayerErrors(checkpoint::WeightValues original, checkpoint::WeightVa
   matrix_.cols = cols;
   // Runs end where formats can be cut, which need not be at rows of the matrix: a block is as many as make whole rows.
   const auto width = static_cast<uint64_t>(cols);
+  const uint64_t step = std::lcm(
+      width, std::lcm(std::max<uint64_t>(original_.granule(), 1), std::max<uint64_t>(quantized_.granule(), 1)));
+  const uint64_t target = std::max<uint64_t>(kBlockRows * width / step, 1) * step;
   bool whole = true;
-  for (const auto& run : checkpoint::cut_runs(original_, &quantized_, kBlockRows * width)) {
+  for (const auto& run : checkpoint::cut_runs(original_, &quantized_, target)) {
     if (whole) {
       matrix_.blocks.push_back({static_cast<int64_t>(run.first / width), 0});
       runs_.emplace_back();
