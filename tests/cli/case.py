@@ -9,8 +9,8 @@ import tempfile
 import unittest
 
 PROGRAM = None  # set by run.py
-LISTED = ["compare", "convert", "correct", "doctor", "edit", "formats", "inspect", "merge", "plan", "presets", "recipes", "repair",
-          "verify"]
+LISTED = ["compare", "convert", "correct", "doctor", "edit", "extract", "formats", "inspect", "merge", "plan", "presets", "recipes",
+          "repair", "verify"]
 HIDDEN = ["completions", "man"]
 
 
