@@ -343,5 +343,68 @@ TEST_F(MergingQuantized, OriginalsHaveToFit) {
   for (const auto& [name, tensor] : expected.tensors) EXPECT_EQ(tensor, got.at(name)) << name;
 }
 
+/// Value of an e4m3 code, by its definition.
+double e4m3_value(unsigned code) {
+  const int exponent = static_cast<int>(code >> 3 & 15), fraction = static_cast<int>(code & 7);
+  const double size = exponent == 0 ? std::ldexp(fraction, -9) : std::ldexp(8 + fraction, exponent - 10);
+  return (code & 0x80) != 0 ? -size : size;
+}
+
+// Whole models are published as casts to fp8, without scale or marker; they stay that.
+TEST_F(MergingQuantized, CastsToFp8StayCasts) {
+  auto rng = test_rng();
+  RawFile file;
+  for (const auto& [name, shape] : {std::pair<std::string, Shape>{"blocks.0.q.weight", {96, 512}},
+                                    {"blocks.0.q.bias", {96}},
+                                    {"conv.weight", {16, 6, 3, 3}}}) {
+    std::string codes(element_count(shape).value(), 0);
+    for (char& code : codes) code = static_cast<char>(0x20 + rng() % 0x18 + (rng() % 2) * 0x80);
+    file.tensors.emplace_back(name, RawTensor{"F8_E4M3", shape, codes});
+  }
+  Lora q = Lora::random(rng, 96, 512, 8, 0.03), conv = Lora::random(rng, 16, 54, 4, 0.3);
+  const std::vector<float> bias = normal_floats(rng, 96, 0.1);
+  RawFile adapter;
+  q.write(adapter, "blocks.0.q");
+  conv.write(adapter, "conv", {3, 3});
+  adapter.tensors.emplace_back("blocks.0.q.diff_b", test::f32_tensor({96}, bias));
+  ConvertOptions options = merging({lora_file(adapter)});
+  options.merge_rounding = MergeRounding::nearest;
+  const auto values = [](const RawTensor& tensor) {
+    Matrix out;
+    for (const char code : tensor.bytes) out.push_back(e4m3_value(static_cast<unsigned char>(code)));
+    return out;
+  };
+  const RawFile after = convert(file, options);
+  EXPECT_EQ(after.tensors.size(), file.tensors.size());
+  EXPECT_EQ(header_layers(after), nlohmann::json::object());
+  for (const auto& [name, delta] : {std::pair<std::string, Matrix>{"blocks.0.q.weight", q.delta()},
+                                    {"blocks.0.q.bias", Matrix(bias.begin(), bias.end())},
+                                    {"conv.weight", conv.delta()}}) {
+    EXPECT_EQ(after.at(name).dtype, "F8_E4M3");
+    EXPECT_EQ(after.at(name).shape, file.at(name).shape);
+    const Matrix before = values(file.at(name)), got = values(after.at(name));
+    for (size_t i = 0; i < got.size(); ++i) {
+      const double wanted = before[i] + delta[i];
+      ASSERT_LE(std::abs(got[i] - wanted), std::max(std::abs(wanted) / 16, 0x1p-10) * (1 + 1e-5)) << name << i;
+    }
+    EXPECT_NE(got, before) << name;
+  }
+  // A small delta survives by feedback alone.
+  for (float& x : q.up) x *= 4;  // about a percent
+  RawFile small;
+  q.write(small, "blocks.0.q");
+  const Matrix delta = q.delta(), before = values(file.at("blocks.0.q.weight"));
+  const auto gain = [&](MergeRounding rounding) {
+    options = merging({lora_file(small, 1, "small")});
+    options.merge_rounding = rounding;
+    const Matrix got = values(convert(file, options).at("blocks.0.q.weight"));
+    double sum = 0;
+    for (size_t i = 0; i < got.size(); ++i) sum += (got[i] - before[i]) * delta[i];
+    return sum / squares(delta);
+  };
+  EXPECT_GT(gain(MergeRounding::feedback), 0.8);
+  EXPECT_LT(gain(MergeRounding::nearest), 0.7);
+}
+
 }  // namespace
 }  // namespace mezzotint::convert

@@ -1,6 +1,7 @@
 #include "mezzotint/convert/pipeline.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "mezzotint/checkpoint/weight_values.h"
 #include "mezzotint/convert/merging/merge.h"
@@ -101,7 +102,7 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
   if (plan_.options.rounding == Rounding::Mode::stochastic ||
       (row.keeps_format && !row.original && plan_.options.merge_rounding == MergeRounding::stochastic))
     state->rounding = Rounding::stochastic(plan_.options.seed, model_.source().tensors()[row.source].name);
-  if (format.choose_plan != nullptr) state->plan = format.choose_plan(layout, state->choose);
+  if (format.choose_plan != nullptr && !row.codes_only) state->plan = format.choose_plan(layout, state->choose);
   state->work = row_work(row);
   state->measured.name = row.name;
   state->measured.optimizer = row.method.label;
@@ -119,6 +120,9 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
                              const checkpoint::Layer& layer = model_.layers()[row.layer];
                              state->source_parameters = model_.parameters(layer);
                              state->source_factors = checkpoint::column_factors(model_, layer);
+                           } else if (row.codes_only) {
+                             const float one = 1;
+                             std::memcpy(state->parameters.tensors[1].data(), &one, sizeof one);
                            } else if (row.keeps_format) {
                              state->source_factors = checkpoint::column_factors(model_, model_.layers()[row.layer]);
                            }
@@ -305,6 +309,7 @@ void Pipeline::encode_tile(const PlanRow& row, const State& state, const formats
 }
 
 void Pipeline::write_parameters(const PlanRow& row, const formats::Parameters& parameters) {
+  if (row.codes_only) return;
   for (size_t i = 1; i < parameters.tensors.size(); ++i)
     writer_.write(row.output + i, 0, parameters.tensors[i].data(), parameters.tensors[i].size());
   size_t next = row.output + row.layout->tensors.size();

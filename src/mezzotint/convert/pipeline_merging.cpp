@@ -60,7 +60,7 @@ void Pipeline::read_grown(const PlanRow& row, Scratch& scratch) {
 }
 
 void Pipeline::follow_scales_of(const PlanRow& row, State& state, const formats::RowRange* rows) const {
-  if (!row.keeps_format || row.original) return;
+  if (!row.keeps_format || row.codes_only || row.original) return;
   if (rows != nullptr)
     follow_scales(*row.layout, state.source_parameters, *rows, state.parameters);
   else

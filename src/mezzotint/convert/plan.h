@@ -56,6 +56,7 @@ struct PlanRow {
   const LayerStatistics* statistics = nullptr;  ///< of the layer's inputs, in Plan::calibration
   const MergedTensor* merge = nullptr;          ///< what adapters do to it (merging/merge.h), in Plan::merge
   bool keeps_format = false;  ///< merged into a quantized layer that keeps its layout, marker and activation scales
+  bool codes_only = false;    ///< and has no scales: a cast to 8 bits, as whole models are published
   std::optional<OtherTensor> original;    ///< encode: its values are these instead, in Plan::original
   size_t bias = checkpoint::Model::npos;  ///< row of the bias that this row corrects and writes
   std::optional<double> smoothing;        ///< exponent of the layer's smoothing factors, found in a first pass

@@ -77,6 +77,8 @@ void lay_out_output(Plan& plan, const checkpoint::Model& model,
     if (!row.layout) {
       add_spec(plan, row, row.stored_as.empty() ? tensors[row.source].name : row.stored_as, tensors[row.source].dtype,
                tensors[row.source].shape);
+    } else if (row.codes_only) {
+      add_spec(plan, row, tensors[row.source].name, row.layout->tensors[0].dtype, row.shape);
     } else {
       const std::string& weight = tensors[row.source].name;
       const std::string layer = weight.substr(0, weight.rfind('.') == std::string::npos ? 0 : weight.rfind('.'));
@@ -113,7 +115,7 @@ void estimate(Plan& plan, const checkpoint::Model& model) {
   uint64_t stored = 0, elements = 0;
   for (const PlanRow& row : plan.rows) {
     const auto& info = model.source().tensors()[row.source];
-    const Shape& shape = row.layout ? row.layout->shape : info.shape;
+    const Shape& shape = row.codes_only ? row.shape : row.layout ? row.layout->shape : info.shape;
     if (row.action == Action::drop || shape.size() < 2) continue;
     const uint64_t count = element_count(shape).value_or(0);
     const bool quantized = row.layout && row.layout->format->quantized;

@@ -71,7 +71,9 @@ class CalibrationAssignment {
     std::vector<size_t> quantized;
     for (size_t i = 0; i < plan_.rows.size(); ++i) {
       PlanRow& row = plan_.rows[i];
-      if (row.action == Action::drop || !row.layout || !row.layout->format->quantized || !is_selected(row)) continue;
+      if (row.action == Action::drop || !row.layout || !row.layout->format->quantized || row.codes_only ||
+          !is_selected(row))
+        continue;
       assign(row);
       quantized.push_back(i);
     }

@@ -28,6 +28,22 @@ const formats::Format* plain_format(DType dtype) {
   return nullptr;
 }
 
+/// Of a cast to fewer bits: a format with these codes and one scale, which is then 1 and not stored.
+std::optional<formats::Layout> cast_layout(DType dtype, const Shape& shape) {
+  const int64_t cols = shape.empty() ? 1 : shape.back();
+  const Shape matrix{static_cast<int64_t>(element_count(shape).value_or(0)) / std::max<int64_t>(cols, 1), cols};
+  for (const formats::Format* format : formats::all_formats()) {
+    if (!format->quantized || !format->writable) continue;
+    auto description = format->describe({matrix, formats::LayerKind::linear}, formats::complete_options(*format, {}));
+    if (!description.layout || description.layout->transformed) continue;
+    const std::vector<formats::StoredTensor>& tensors = description.layout->tensors;
+    if (tensors.size() == 2 && tensors[0].dtype == dtype && tensors[0].shape == matrix &&
+        tensors[1].dtype == DType::f32 && element_count(tensors[1].shape) == 1u)
+      return std::move(description.layout);
+  }
+  return std::nullopt;
+}
+
 class MergeAssignment {
  public:
   MergeAssignment(Plan& plan, const Model& model) : plan_(plan), model_(model) {
@@ -71,7 +87,8 @@ class MergeAssignment {
     const bool grows = merged.after != merged.before;
     const std::string patches =
         merged.patches.size() == 1 ? "1 patch" : fmt::format("{} patches", merged.patches.size());
-    if (row.layer != Model::npos && plan_.original) use_original(row);
+    const bool quantized = row.layer != Model::npos || is_decoded_source(model_.source().tensors()[row.source].dtype);
+    if (quantized && plan_.original) use_original(row);
     if (grows && row.layer != Model::npos && !row.original)
       refuse("merge-unsupported", row,
              fmt::format("an adapter enlarges this quantized layer to {}", to_string(merged.after)),
@@ -90,13 +107,16 @@ class MergeAssignment {
 
   void encode_in_place(PlanRow& row, const MergedTensor& merged) {
     const DType dtype = model_.source().tensors()[row.source].dtype;
-    const formats::Format* format = plain_format(dtype);
-    if (format == nullptr)
-      refuse("merge-unwritable", row,
-             fmt::format("the tensor is plain {}, a cast without a scale, that is only read", name(dtype)),
-             // names a format: one that holds these values
-             "Give a format to write with --to, for instance bf16 or float8_e4m3fn.");
-    describe_grown(row, *format, merged.after);
+    if (const formats::Format* format = plain_format(dtype)) {
+      describe_grown(row, *format, merged.after);
+    } else {
+      row.layout = cast_layout(dtype, merged.after);
+      row.shape = merged.after;
+      row.keeps_format = row.codes_only = true;
+      if (!row.layout)
+        refuse("merge-unwritable", row, fmt::format("the tensor is plain {}, which is only read", name(dtype)),
+               "Give a format to write with --to.");
+    }
     row.action = Action::encode;
     row.effort = 0;
   }
