@@ -21,7 +21,6 @@
 namespace mezzotint::nn {
 namespace {
 
-using checkpoint::Layer;
 using checkpoint::Model;
 using checkpoint::Role;
 using convert::RewriteItem;
@@ -29,7 +28,7 @@ using convert::RewriteItem;
 using checkpoint::kDotWeight;
 
 /// The marker of a layer of the file, where it is one of today's and says what the layer is; else the canonical one.
-std::string marker_of(const Layer& layer, bool full_precision) {
+std::string marker_of(const checkpoint::Layer& layer, bool full_precision) {
   if (layer.dialect == checkpoint::Dialect::comfy_quant || layer.dialect == checkpoint::Dialect::header) {
     const auto object = nlohmann::ordered_json::parse(layer.marker);
     if (object.value("format", "") == layer.layout.format->name && layer.full_precision_matrix_mult == full_precision) {
@@ -109,7 +108,7 @@ class Saver {
       if (tensor::is_quantized(value) && file_->source().find(name) == io::Source::npos) as_stored_ = false;
   }
 
-  bool same_layer(const Layer& layer, const at::Tensor& value) const {
+  bool same_layer(const checkpoint::Layer& layer, const at::Tensor& value) const {
     const auto& stored = *tensor::quantized(value).stored();
     const auto& product = *tensor::quantized(value).product();
     if (!layer.consistent || stored.layout.format != layer.layout.format ||
@@ -122,7 +121,7 @@ class Saver {
                       same_bytes);
   }
 
-  bool same_factors(const Layer& layer, const at::Tensor& factors) const {
+  bool same_factors(const checkpoint::Layer& layer, const at::Tensor& factors) const {
     if (layer.smoothed != factors.defined()) return false;
     return !layer.smoothed || same_bytes(read_pre_quant_scale(*file_, layer), factors);
   }
@@ -132,7 +131,7 @@ class Saver {
     const size_t owner = file_->layer_of(index);
     const bool ours = by_name_.contains(info.name);
     if (owner != Model::npos) {
-      const Layer& layer = file_->layers()[owner];
+      const checkpoint::Layer& layer = file_->layers()[owner];
       const auto weight = by_name_.find(layer.name + std::string(kDotWeight));
       if (weight == by_name_.end() && !options_.rest && !is_unloaded(layer.name + std::string(kDotWeight)))
         return report_.left_out.push_back(info.name);
@@ -172,7 +171,7 @@ class Saver {
     items_.push_back(RewriteItem::copy(file_->source(), index, name));
   }
 
-  void from_layer(const Layer& layer, size_t index, const at::Tensor& weight) {
+  void from_layer(const checkpoint::Layer& layer, size_t index, const at::Tensor& weight) {
     const tensor::QuantizedTensorImpl& value = tensor::quantized(weight);
     const formats::Layout& layout = value.stored()->layout;
     const bool same_format = layout.format == layer.layout.format && layout.options == layer.layout.options;
@@ -214,7 +213,7 @@ class Saver {
   }
 
   /// A layer that the module does not have, in today's dialect; read when its turn comes.
-  void convert_layer(const Layer& layer) {
+  void convert_layer(const checkpoint::Layer& layer) {
     const std::string prefix = layer.name + ".";
     for (size_t i = 0; i < layer.parts.size(); ++i) {
       const formats::StoredTensor& spec = layer.layout.tensors[i];
@@ -264,7 +263,7 @@ class Saver {
     auto markers = markers_;
     if (as_stored_ && (options_.rest || !file_->has_header_metadata())) return {};
     if (as_stored_)
-      for (const Layer& layer : file_->layers())
+      for (const checkpoint::Layer& layer : file_->layers())
         if (done_.contains(layer.name + std::string(kDotWeight)) && !layer.marker.empty())
           markers.emplace_back(layer.name, marker_of(layer, layer.full_precision_matrix_mult));
     for (const auto& [layer, marker] : file_->foreign_layers())
