@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <map>
 #include <set>
 
@@ -65,8 +66,15 @@ std::optional<Target> KeyMap::Space::find(std::string_view target) const {
   return std::nullopt;
 }
 
-KeyMap::KeyMap(const checkpoint::Model& model) : model_(model) {
-  const std::vector<ModelPart> parts = find_parts(model);
+KeyMap::KeyMap(const checkpoint::Model& model) : model_(&model) {
+  add_parts(find_parts(model));
+}
+
+KeyMap::KeyMap(const Names& tensors) {
+  add_parts(find_parts(tensors));
+}
+
+void KeyMap::add_parts(const std::vector<ModelPart>& parts) {
   for (const ModelPart& part : parts) {
     Space& space = spaces_.emplace_back();
     Prefixes prefixes = adapter_prefixes(part, parts);
@@ -100,7 +108,8 @@ std::optional<Target> KeyMap::find(std::string_view target) const {
 }
 
 size_t KeyMap::tensor(const Target& target, Parameter parameter) const {
-  const io::Source& source = model_.source();
+  assert(model_ != nullptr);
+  const io::Source& source = model_->source();
   const auto first_of = [&](std::initializer_list<const char*> suffixes) {
     for (const char* suffix : suffixes)
       if (const size_t at = source.find(target.layer + suffix); at != io::Source::npos) return at;
@@ -121,13 +130,13 @@ std::string KeyMap::match_one(const Patch& patch, Match& match) const {
   match.tensor = tensor(*target, patch.parameter);
   if (match.tensor == io::Source::npos)
     return patch.parameter == Parameter::bias ? "the layer has no bias" : "the layer has no weight";
-  const io::TensorInfo& info = model_.source().tensors()[match.tensor];
+  const io::TensorInfo& info = model_->source().tensors()[match.tensor];
   match.shape = info.shape;
-  if (model_.role(match.tensor) == Role::codes) {
-    match.layer = model_.layer_of(match.tensor);
-    match.shape = model_.layers()[match.layer].layout.shape;
-    if (!model_.layers()[match.layer].consistent) return "the layer's parameters do not fit its codes";
-  } else if (!facts(info.dtype).is_float || model_.is_foreign(match.tensor)) {
+  if (model_->role(match.tensor) == Role::codes) {
+    match.layer = model_->layer_of(match.tensor);
+    match.shape = model_->layers()[match.layer].layout.shape;
+    if (!model_->layers()[match.layer].consistent) return "the layer's parameters do not fit its codes";
+  } else if (!facts(info.dtype).is_float || model_->is_foreign(match.tensor)) {
     return "the layer is stored in a format that is not known here";
   }
   try {

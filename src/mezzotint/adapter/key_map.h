@@ -45,10 +45,15 @@ std::string summary(const AdapterFile& file, const Matching& matching);
 /// For --strict. Throws Error "unmatched-adapter-keys" where a patch has no tensor or a key no patch.
 void require_all(const AdapterFile& file, const Matching& matching);
 
+struct ModelPart;
+
 class KeyMap {
  public:
   /// The model must outlive it.
   explicit KeyMap(const checkpoint::Model& model);
+
+  /// For a model that is no file: the names and shapes of its tensors. It has find() and families().
+  explicit KeyMap(const Names& tensors);
 
   /// The layer that a target means, by its full name; nothing where the model has none of that name, or several that
   /// underscores do not tell apart.
@@ -77,7 +82,9 @@ class KeyMap {
   /// Why there is no match, or "".
   std::string match_one(const Patch& patch, Match& match) const;
 
-  const checkpoint::Model& model_;
+  void add_parts(const std::vector<ModelPart>& parts);
+
+  const checkpoint::Model* model_ = nullptr;
   std::vector<Space> spaces_;
   std::vector<std::string> families_;
   bool has_text_encoder_ = false;

@@ -94,18 +94,24 @@ void add_t5(Prefixes& prefixes, bool clip_l, bool clip_g) {
 
 std::vector<ModelPart> find_parts(const checkpoint::Model& model) {
   using checkpoint::Role;
-  std::vector<ModelPart> parts;
-  std::map<std::string, size_t> index;
+  Names names;
   const std::vector<io::TensorInfo>& tensors = model.source().tensors();
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Role role = model.role(i);
-    if (role != Role::plain && role != Role::codes) continue;
-    const std::string prefix = part_prefix(tensors[i].name);
+    if (role == Role::plain) names.add(tensors[i].name, tensors[i].shape);
+    if (role == Role::codes) names.add(tensors[i].name, model.layers()[model.layer_of(i)].layout.shape);
+  }
+  return find_parts(names);
+}
+
+std::vector<ModelPart> find_parts(const Names& tensors) {
+  std::vector<ModelPart> parts;
+  std::map<std::string, size_t> index;
+  for (const auto& [name, shape] : tensors.all()) {
+    const std::string prefix = part_prefix(name);
     const auto [at, fresh] = index.try_emplace(prefix, parts.size());
     if (fresh) parts.push_back({PartKind::other, prefix, {}});
-    parts[at->second].names.add(
-        tensors[i].name.substr(prefix.size()),
-        role == Role::codes ? model.layers()[model.layer_of(i)].layout.shape : tensors[i].shape);
+    parts[at->second].names.add(name.substr(prefix.size()), shape);
   }
   for (ModelPart& part : parts) {
     part.kind = kind_of(part.prefix, part.names);

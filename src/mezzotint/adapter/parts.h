@@ -21,6 +21,8 @@ struct ModelPart {
 
 /// Parameters of quantized layers are left out; weights have the shapes that the model computes with.
 std::vector<ModelPart> find_parts(const checkpoint::Model& model);
+/// The same of all tensors of a model, in any order.
+std::vector<ModelPart> find_parts(const Names& tensors);
 
 /// Prefixes that adapters put in front of the names of a part.
 struct Prefixes {
