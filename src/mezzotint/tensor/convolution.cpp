@@ -101,6 +101,7 @@ class Convolution : public torch::autograd::Function<Convolution> {
     context->saved_data["padding"] = g.padding;
     context->saved_data["dilation"] = g.dilation;
     context->saved_data["sizes"] = x.sizes().vec();
+    context->saved_data["bias"] = bias.has_value();
     return path == ConvolutionPath::patches ? by_patches(x, quantized(weight), bias, g)
                                             : by_values(x, quantized(weight), bias, g);
   }
@@ -122,7 +123,9 @@ class Convolution : public torch::autograd::Function<Convolution> {
       of_x = stride.size() == 2 ? at::conv_transpose2d(g, values, {}, stride, padding, rest, 1, dilation)
                                 : at::conv_transpose3d(g, values, {}, stride, padding, rest, 1, dilation);
     }
-    if (context->needs_input_grad(2)) of_bias = g.transpose(0, 1).flatten(1).sum(1);
+    // A bias that is not there has no place among the inputs.
+    if (context->saved_data["bias"].toBool() && context->needs_input_grad(2))
+      of_bias = g.transpose(0, 1).flatten(1).sum(1);
     return {of_x, at::Tensor(), of_bias, at::Tensor(), at::Tensor()};
   }
 };

@@ -11,6 +11,7 @@ class Product : public torch::autograd::Function<Product> {
                             const std::optional<at::Tensor>& bias, bool backward, std::optional<at::ScalarType> type) {
     context->saved_data["weight"] = weight.detach();
     context->saved_data["backward"] = backward;
+    context->saved_data["bias"] = bias.has_value();
     return multiply(x, quantized(weight), backward ? Side::backward : Side::forward, bias, type);
   }
 
@@ -22,7 +23,9 @@ class Product : public torch::autograd::Function<Product> {
     at::Tensor of_x, of_bias;
     if (context->needs_input_grad(0))
       of_x = multiply_differentiably(g, weight, swapped ? Side::forward : Side::backward);
-    if (context->needs_input_grad(2)) of_bias = g.reshape({-1, g.size(-1)}).sum(0);
+    // A bias that is not there has no place among the inputs.
+    if (context->saved_data["bias"].toBool() && context->needs_input_grad(2))
+      of_bias = g.reshape({-1, g.size(-1)}).sum(0);
     return {of_x, at::Tensor(), of_bias, at::Tensor(), at::Tensor()};
   }
 };
