@@ -14,6 +14,7 @@
 
 #include "mezzotint/tensor/quantized_tensor.h"
 #include "mezzotint/tensor/registry.h"
+#include "mezzotint/tensor/stand_in.h"
 
 namespace mezzotint::tensor {
 namespace {
@@ -232,7 +233,50 @@ void call_dequantized(const c10::OperatorHandle& op, Stack& stack) {
   });
 }
 
+/// t() and the like of a matrix give a stand-in of the transposed matrix.
+bool transpose_stand_in(const c10::OperatorHandle& op, Stack& stack, const StandInImpl& matrix) {
+  static const std::set<std::string, std::less<>> names = {"aten::t", "aten::mT", "aten::numpy_T", "aten::transpose"};
+  const size_t count = op.schema().arguments().size();
+  if (matrix.dim() != 2 || !names.contains(op.schema().name())) return false;
+  if (count == 3) {
+    if (!torch::jit::peek(stack, 1, count).isInt()) return false;
+    if (c10::maybe_wrap_dim(torch::jit::peek(stack, 1, count).toInt(), 2) ==
+        c10::maybe_wrap_dim(torch::jit::peek(stack, 2, count).toInt(), 2))
+      return false;
+  }
+  at::Tensor turned(c10::make_intrusive<StandInImpl>(matrix.behind().t(), matrix.interceptor(), !matrix.transposed()));
+  torch::jit::drop(stack, count);
+  torch::jit::push(stack, std::move(turned));
+  return true;
+}
+
+/// For calls with stand-ins among their arguments: their interceptors do them, or the tensors behind take their places.
+bool call_for_stand_ins(const c10::OperatorHandle& op, Stack& stack) {
+  const size_t count = op.schema().arguments().size();
+  std::vector<at::Tensor> found, written;
+  visit_tensors(stack, count, [&](at::Tensor& tensor, size_t argument) {
+    if (as_stand_in(tensor) == nullptr) return false;
+    found.push_back(tensor);
+    if (writes(op, argument)) written.push_back(tensor);
+    return false;
+  });
+  for (const at::Tensor& tensor : found) {
+    const StandInImpl& impl = *as_stand_in(tensor);
+    if (transpose_stand_in(op, stack, impl) || impl.interceptor()->intercept(op, stack, tensor)) return true;
+  }
+  if (found.empty()) return false;
+  visit_tensors(stack, count, [](at::Tensor& tensor, size_t) {
+    const StandInImpl* impl = as_stand_in(tensor);
+    if (impl != nullptr) tensor = at::Tensor(impl->behind());
+    return impl != nullptr;
+  });
+  op.callBoxed(&stack);
+  for (const at::Tensor& tensor : written) static_cast<StandInImpl*>(tensor.unsafeGetTensorImpl())->refresh();
+  return true;
+}
+
 void fallback(const c10::OperatorHandle& op, Stack* stack) {
+  if (call_for_stand_ins(op, *stack)) return;
   const size_t count = op.schema().arguments().size();
   const at::Tensor weight = first_quantized(*stack, count);
   refuse_writing_into_copies(op, *stack);
