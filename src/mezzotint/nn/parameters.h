@@ -17,6 +17,9 @@ bool place(torch::nn::Module& module, const std::string& name, const at::Tensor&
 /// and the entry in the list of parameters (torch_modules.cpp, apart because those headers are slow).
 bool place_in_torch_module(torch::nn::Module& module, const std::string& name, const at::Tensor& value);
 
+/// Whether it is torch::nn's Linear or Conv1d to Conv3d.
+bool is_product_of_torch(const torch::nn::Module& module);
+
 /// Calls visit(module, path) for a module and everything below it; `path` ends in '.', or is empty.
 template <class Visit>
 void visit_modules(torch::nn::Module& module, const std::string& path, Visit&& visit) {

@@ -39,6 +39,11 @@ bool place_in_any(torch::nn::Module& module, const std::string& name, const at::
   return (place_in<Impls>(module, name, value) || ...);
 }
 
+template <class... Impls>
+bool is_any(const torch::nn::Module& module) {
+  return ((dynamic_cast<const Impls*>(&module) != nullptr) || ...);
+}
+
 }  // namespace
 
 bool place_in_torch_module(torch::nn::Module& module, const std::string& name, const at::Tensor& value) {
@@ -46,6 +51,10 @@ bool place_in_torch_module(torch::nn::Module& module, const std::string& name, c
   return place_in_any<LinearImpl, BilinearImpl, EmbeddingImpl, EmbeddingBagImpl, Conv1dImpl, Conv2dImpl, Conv3dImpl,
                       ConvTranspose1dImpl, ConvTranspose2dImpl, ConvTranspose3dImpl, LayerNormImpl, GroupNormImpl,
                       BatchNorm1dImpl, BatchNorm2dImpl, BatchNorm3dImpl>(module, name, value);
+}
+
+bool is_product_of_torch(const torch::nn::Module& module) {
+  return is_any<torch::nn::LinearImpl, torch::nn::Conv1dImpl, torch::nn::Conv2dImpl, torch::nn::Conv3dImpl>(module);
 }
 
 }  // namespace mezzotint::nn
