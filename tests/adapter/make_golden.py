@@ -163,6 +163,14 @@ def ia3(w, t, s):
     return w * (1 + s * v).reshape(*shape, *[1] * (w.ndim - 2))
 
 
+def diff(w, t, s):
+    return w + s * t[".diff"]
+
+
+def replaced(w, t, s):
+    return t[".set_weight"]
+
+
 # --- cases ------------------------------------------------------------------------------------------------------------
 def ones(k):
     return [1] * len(k)
@@ -261,8 +269,16 @@ def cases_ia3(kind, k, d):
     yield "input", ia3, {".weight": d(*inp), ".on_input": np.array(1.0)}, 1.0
 
 
+def cases_diff(kind, k, d):
+    yield "", diff, {".diff": d(O, I, *k)}, .75
+
+
+def cases_set(kind, k, d):
+    yield "", replaced, {".set_weight": d(O, I, *k)}, .75
+
+
 FILES = {"lora": cases_lora, "dora": cases_dora, "loha": cases_loha, "lokr": cases_lokr, "oft": cases_oft, "boft": cases_boft,
-         "glora": cases_glora, "ia3": cases_ia3}
+         "glora": cases_glora, "ia3": cases_ia3, "diff": cases_diff, "set": cases_set}
 
 
 # --- the second opinion -----------------------------------------------------------------------------------------------
@@ -285,11 +301,11 @@ def lycoris_delta(f, t, shape):
 
 def lycoris_merge(algorithm, w, tensors, strength):
     """What LyCORIS makes of the same tensors, or None where it cannot be asked."""
+    if ".lora_magnitude_vector" in tensors or algorithm in ("ia3", "diff", "set"):
+        return None
     import torch
     from lycoris import functional, modules
 
-    if ".lora_magnitude_vector" in tensors or algorithm == "ia3":
-        return None
     state = {key: torch.tensor(value) for key, value in tensors.items()}
     weight = torch.tensor(w)
     if algorithm in ("lora", "loha", "lokr", "dora"):
