@@ -10,18 +10,20 @@
 #   make test-peers   our output in other programs (opt-in; installs pinned peers)
 #   make test-quality what conversion costs a small trained model, against targets (opt-in; trains three, 10 minutes)
 #   make test-torch-asan  tier 2's operations under ASan and UBSan (opt-in; compiles all of it once more)
+#   make docs-adapters  docs/adapters.md anew: merges and bypasses of every adapter on every format (opt-in)
 #   make bench-peers  our speed beside torch and comfy-kitchen, one core (opt-in, the same peers); ARGS=--all for more
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers test-quality test-torch-asan bench-peers clean help
+.PHONY: bootstrap build test demo bench cuda dist format tidy test-peers test-quality test-torch-asan docs-adapters bench-peers \
+        clean help
 
 # Where the packages come from another source, run `make BOOTSTRAP=true ...`.
 BOOTSTRAP ?= tools/bootstrap
 JOBS ?= $(shell nproc)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -14
 
 bootstrap:
 	@$(BOOTSTRAP)
@@ -87,6 +89,15 @@ test-torch-asan: bootstrap
 
 test-quality: build
 	tests/quality/run.sh $(ARGS)
+
+# What its tables say is also tested by `make test`, but for the digits.
+docs-adapters: build
+	torch=$$(tools/torch-venv); cmake --preset release -D MEZZOTINT_TORCH="$$torch"
+	cmake --build --preset release -j $(JOBS) --target test_convert test_nn
+	rm -rf build/matrix; mkdir -p build/matrix
+	MEZZOTINT_MATRIX=build/matrix build/bin/test_convert --gtest_brief=1 --gtest_filter='*MergeMatrix.*'
+	MEZZOTINT_MATRIX=build/matrix build/bin/test_nn --gtest_brief=1 --gtest_filter='*BypassMatrix.*'
+	python3 tools/docs/adapters.py build/matrix
 
 bench-peers: build
 	torch=$$(tools/torch-venv); cmake --preset release -D MEZZOTINT_TORCH="$$torch"

@@ -2,6 +2,7 @@
 #include <sstream>
 
 #include "convert/conversion.h"
+#include "support/reference_file.h"
 
 // Formats that can be read and not written, over the reference bytes in their folders.
 namespace mezzotint::convert {
@@ -10,14 +11,9 @@ namespace {
 using nlohmann::json;
 using test::RawFile;
 using test::RawTensor;
+using test::reference_cases;
 
 using ReadOnly = Conversion;
-
-std::string from_hex(const std::string& text) {
-  std::string bytes(text.size() / 2, '\0');
-  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(std::stoi(text.substr(2 * i, 2), nullptr, 16));
-  return bytes;
-}
 
 std::vector<const formats::Format*> read_only_formats() {
   std::vector<const formats::Format*> found;
@@ -26,24 +22,8 @@ std::vector<const formats::Format*> read_only_formats() {
   return found;
 }
 
-/// Of the formats that have reference bytes.
-std::vector<json> golden_cases(std::string_view format) {
-  std::ifstream list(std::filesystem::path(MEZZOTINT_BINARY_DIR) / "generated/format_folders.txt");
-  std::string name, folder;
-  while (list >> name && std::getline(list >> std::ws, folder))
-    if (const std::filesystem::path path = folder + "/golden/reference.json"; name == format && exists(path))
-      return json::parse(std::ifstream(path)).at("cases").get<std::vector<json>>();
-  return {};
-}
-
 RawFile file_of(const json& golden) {
-  RawFile file;
-  for (const auto& [suffix, tensor] : golden.at("tensors").items())
-    file.tensors.emplace_back("blocks.0.q." + suffix,
-                              RawTensor{tensor.at("dtype"), tensor.at("shape"), from_hex(tensor.at("hex"))});
-  if (golden.contains("marker"))
-    file.tensors.emplace_back("blocks.0.q.comfy_quant", test::text_tensor(golden["marker"].dump()));
-  return file;
+  return test::reference_file(golden, "blocks.0.q");
 }
 
 TEST_F(ReadOnly, AreNoTarget) {
@@ -68,14 +48,14 @@ TEST_F(ReadOnly, AreNoTarget) {
 TEST_F(ReadOnly, ConvertToTheValuesOfTheReference) {
   size_t cases = 0;
   for (const formats::Format* format : read_only_formats())
-    for (const json& golden : golden_cases(format->name)) {
+    for (const json& golden : reference_cases(format->name)) {
       SCOPED_TRACE(std::string(format->name) + " " + golden["name"].get<std::string>());
       const RawFile after = convert(file_of(golden), {.to = "fp32"});
       expect_sound(out());
       const RawTensor& weight = after.at("blocks.0.q.weight");
       EXPECT_EQ(weight.dtype, "F32");
       EXPECT_EQ(json(weight.shape), golden["source"]["shape"]);
-      const std::string expected = from_hex(golden["decoded"]);
+      const std::string expected = test::bytes_from_hex(golden["decoded"]);
       const auto every = golden.value("every", size_t{1});
       std::string got;
       for (size_t i = 0; i < weight.bytes.size(); i += 4 * every) got += weight.bytes.substr(i, 4);
@@ -88,7 +68,7 @@ TEST_F(ReadOnly, ConvertToTheValuesOfTheReference) {
 
 TEST_F(ReadOnly, ConvertToAFormatThatLoads) {
   for (const formats::Format* format : read_only_formats()) {
-    const auto golden = golden_cases(format->name);
+    const auto golden = reference_cases(format->name);
     if (golden.empty()) continue;
     const RawFile after = convert(file_of(golden[0]), {.to = "int8_tensorwise", .include = {"blocks"}});
     expect_sound(out());
@@ -100,7 +80,7 @@ TEST_F(ReadOnly, ConvertToAFormatThatLoads) {
 
 TEST_F(ReadOnly, AreFoundInAFile) {
   for (const formats::Format* format : read_only_formats()) {
-    const auto golden = golden_cases(format->name);
+    const auto golden = reference_cases(format->name);
     if (golden.empty()) continue;
     test::write_raw(in(), file_of(golden[0]));
     const auto model = checkpoint::Model::open(in());
@@ -117,7 +97,7 @@ TEST_F(ReadOnly, TakeUpNoAdapters) {
   const test::TemporaryFolder adapters;
   size_t seen = 0;
   for (const formats::Format* format : read_only_formats())
-    for (const json& golden : golden_cases(format->name)) {
+    for (const json& golden : reference_cases(format->name)) {
       const RawFile file = file_of(golden);
       test::write_raw(in(), file);
       const auto model = checkpoint::Model::open(in());
