@@ -12,7 +12,7 @@
 #include "mezzotint/base/error.h"
 
 /// What an adapter algorithm is: one constant row of facts and functions, one file algorithms/NAME.cpp that defines
-/// `extern const Algorithm algorithm_NAME`. The build makes the table (cmake/Adapters.cmake).
+/// `extern const Algorithm algorithm_NAME`. The build makes the table (cmake/RowTable.cmake).
 namespace mezzotint::adapter {
 
 /// How a file spells a tensor: a key is the target's name followed by `text`. The longest one that fits counts.

@@ -9,7 +9,7 @@
 #include "mezzotint/base/dtype.h"
 
 /// Model families whose layers other programs call by other names: one file families/NAME.cpp each, which defines
-/// `extern const Family family_NAME`. The build makes the table (cmake/Adapters.cmake). Names that only differ by a
+/// `extern const Family family_NAME`. The build makes the table (cmake/RowTable.cmake). Names that only differ by a
 /// prefix or by underscores for dots need no family (key_map.h).
 namespace mezzotint::adapter {
 
