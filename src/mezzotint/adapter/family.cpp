@@ -1,5 +1,7 @@
 #include "mezzotint/adapter/family.h"
 
+#include "mezzotint/checkpoint/suffixes.h"
+
 namespace mezzotint::adapter {
 
 int64_t Names::dim(std::string_view layer, size_t axis) const {
@@ -47,11 +49,10 @@ void Aliases::add_pairs(const std::string& theirs, const std::string& ours, Pair
 }
 
 void Aliases::add_tree(const std::string& theirs, const std::string& ours) {
-  constexpr std::string_view kWeight = ".weight";
   const auto& all = names_.all();
   for (auto at = all.lower_bound(ours); at != all.end() && at->first.starts_with(ours); ++at) {
-    if (!at->first.ends_with(kWeight)) continue;
-    const std::string layer = at->first.substr(0, at->first.size() - kWeight.size());
+    if (!at->first.ends_with(checkpoint::kDotWeight)) continue;
+    const std::string layer = checkpoint::layer_name(at->first);
     add(theirs + layer.substr(ours.size()), layer);
   }
 }

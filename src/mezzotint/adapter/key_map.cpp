@@ -10,6 +10,7 @@
 #include "mezzotint/adapter/parts.h"
 #include "mezzotint/adapter/stack.h"
 #include "mezzotint/base/error.h"
+#include "mezzotint/checkpoint/suffixes.h"
 
 namespace mezzotint::adapter {
 namespace {
@@ -20,9 +21,8 @@ std::string with_underscores(std::string name) {
 }
 
 // What an adapter calls the layer that holds this tensor. Biases go with their weights, but some files name them whole.
-std::vector<std::string> layer_names(std::string_view tensor) {
-  if (tensor.ends_with(".weight")) return {std::string(tensor.substr(0, tensor.size() - 7))};
-  std::vector<std::string> names = {std::string(tensor)};
+std::vector<std::string> layer_names(const std::string& tensor) {
+  std::vector<std::string> names = {checkpoint::layer_name(tensor)};
   if (tensor.ends_with(".scale")) names.emplace_back(tensor.substr(0, tensor.size() - 6));  // norms of Flux
   return names;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "mezzotint/base/dtype.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/cli/table.h"
 
@@ -26,9 +27,9 @@ std::string rows_text(const convert::Plan& plan) {
 
 /// Why, as far as rows of one group share it: a size budget gives every layer an entry of its own.
 std::string shared_reason(const convert::PlanRow& row) {
-  std::string_view name = row.name;
-  if (name.ends_with(".weight")) name.remove_suffix(7);
-  return row.reason == fmt::format("layer config '{}'", name) ? "its entry in the layer config" : row.reason;
+  return row.reason == fmt::format("layer config '{}'", checkpoint::layer_name(row.name))
+             ? "its entry in the layer config"
+             : row.reason;
 }
 
 std::string groups_text(const convert::Plan& plan) {

@@ -38,8 +38,7 @@ struct Marker {
 }
 
 std::string without_weight(const std::string& tensor) {
-  constexpr std::string_view suffix = ".weight";
-  return tensor.ends_with(suffix) ? tensor.substr(0, tensor.size() - suffix.size()) : std::string();
+  return tensor.ends_with(checkpoint::kDotWeight) ? checkpoint::layer_name(tensor) : std::string();
 }
 
 // "format" first, as every writer does; the rest in the order it had.

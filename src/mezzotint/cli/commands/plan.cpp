@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/cli/budget_options.h"
 #include "mezzotint/cli/conversion_options.h"
 #include "mezzotint/cli/messages.h"
@@ -38,10 +39,7 @@ std::string layer_template(const convert::Plan& plan) {
   std::vector<convert::TemplateLayer> layers;
   for (const auto& row : plan.rows) {
     if (row.shape.size() < 2 || row.action == convert::Action::drop) continue;
-    constexpr std::string_view suffix = ".weight";
-    std::string name = row.name;
-    if (name.ends_with(suffix)) name.resize(name.size() - suffix.size());
-    layers.push_back({std::move(name), row.shape, fmt::format("{} ({})", row.to, row.reason)});
+    layers.push_back({checkpoint::layer_name(row.name), row.shape, fmt::format("{} ({})", row.to, row.reason)});
   }
   return convert::layer_config_template(layers);
 }

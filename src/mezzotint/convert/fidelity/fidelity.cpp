@@ -19,7 +19,6 @@
 namespace mezzotint::convert {
 namespace {
 
-using checkpoint::kDotWeight;
 using checkpoint::Model;
 using checkpoint::Run;
 using checkpoint::WeightValues;
@@ -88,7 +87,7 @@ class FidelityMeter {
  private:
   void measure(const std::string& name, const ModelEntry& base, const ModelEntry* output, const MergedTensor& merged,
                const Merge& merge) {
-    TensorFidelity tensor{.name = name.ends_with(kDotWeight) ? name.substr(0, name.size() - kDotWeight.size()) : name,
+    TensorFidelity tensor{.name = checkpoint::layer_name(name),
                           .from = base.label(base_),
                           .to = output != nullptr ? output->label(output_) : "",
                           .shape = merged.after,

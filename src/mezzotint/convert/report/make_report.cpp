@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mezzotint/base/version.h"
+#include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/inspect.h"
 #include "mezzotint/convert/recipe.h"
 #include "mezzotint/convert/report/command.h"
@@ -19,8 +20,7 @@ using checkpoint::Model;
 using checkpoint::Role;
 
 std::string without_weight(const std::string& name, const Shape& shape) {
-  constexpr std::string_view kSuffix = ".weight";
-  return shape.size() >= 2 && name.ends_with(kSuffix) ? name.substr(0, name.size() - kSuffix.size()) : name;
+  return shape.size() >= 2 ? checkpoint::layer_name(name) : name;
 }
 
 void add_program(Report& report) {
@@ -176,9 +176,7 @@ Report make_report(const Comparison& comparison, const Model& a, const Model& b)
   std::vector<std::string> unreadable;
   for (const LayerError& error : comparison.layers) {
     differing.emplace(error.name, &error);
-    constexpr std::string_view kSuffix = ".weight";
-    if (error.name.ends_with(kSuffix))
-      differing.emplace(error.name.substr(0, error.name.size() - kSuffix.size()), &error);
+    differing.emplace(checkpoint::layer_name(error.name), &error);
     if (error.elements > 0 && error.errors.elements == 0) unreadable.push_back(error.name);
   }
   for (const Stored& weight : stored_weights(b)) {
