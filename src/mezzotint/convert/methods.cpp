@@ -7,8 +7,10 @@
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/checkpoint/suffixes.h"
+#include "mezzotint/convert/lora_aware/use.h"
 #include "mezzotint/convert/merging/feedback.h"
 #include "mezzotint/convert/merging/merge.h"
+#include "mezzotint/convert/tiles.h"
 #include "mezzotint/kernel/feedback.h"
 
 namespace mezzotint::convert {
@@ -32,8 +34,7 @@ void correct_biases(Plan& plan, const checkpoint::Model& model) {
     if (found == biases.end()) continue;
     PlanRow& bias = plan.rows[found->second];
     const DType dtype = model.source().tensors()[bias.source].dtype;
-    const bool plain = dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
-    if (!plain || bias.shape[0] != row.layout->total_rows() || row.layout->experts != 1) continue;
+    if (!is_plain_float(dtype) || bias.shape[0] != row.layout->total_rows() || row.layout->experts != 1) continue;
     bias.action = Action::correct;
     bias.layout.reset();  // written with its weight, patched or not
     bias.reason =
@@ -101,7 +102,7 @@ RowWork row_work(const PlanRow& row) {
   const auto experts = static_cast<double>(row.layout->experts);
   const double width = options.segment > 0 ? std::min(cols, static_cast<double>(options.segment)) : cols;
   if (options.moments == Moments::basis) {  // what the basis sees of errors, and blocks of columns
-    const auto rank = static_cast<double>(row.merge->rank);
+    const auto rank = static_cast<double>(basis_rank(row));
     work.factor = cols * rank * rank / kOperationsPerSecond;
     work.rounding = rows * cols * (8 * rank + 4 * kernel::kFeedbackColumns) / kOperationsPerSecond;
     return work;

@@ -8,6 +8,9 @@
 /// pipeline, so that both say the same.
 namespace mezzotint::convert {
 
+/// What has values that a computer calculates with: fp32, bf16, fp16.
+bool is_plain_float(DType dtype);
+
 /// Whether a plain tensor (no layer, no scale) can be encoded, and whether its tiles are decoded to float32 for it
 /// first: fp8 casts of whole models are around, whose codes are the values.
 bool is_float_source(DType dtype);

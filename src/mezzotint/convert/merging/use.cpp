@@ -13,10 +13,6 @@ namespace {
 
 using checkpoint::Model;
 
-bool is_plain_float(DType dtype) {
-  return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
-}
-
 /// The format that stores a dtype as it is.
 const formats::Format* plain_format(DType dtype) {
   for (const formats::Format* format : formats::all_formats()) {
@@ -148,9 +144,10 @@ class MergeAssignment {
   void use_original(PlanRow& row) {
     const std::string& wanted = model_.source().tensors()[row.source].name;
     const std::vector<io::TensorInfo>& tensors = plan_.original->source().tensors();
+    const auto inner = split_component(wanted).inner;
     size_t found = plan_.original->source().find(wanted);
     for (size_t i = 0; i < tensors.size() && found == io::Source::npos; ++i)
-      if (split_component(tensors[i].name).inner == split_component(wanted).inner) found = i;
+      if (split_component(tensors[i].name).inner == inner) found = i;
     const auto fail = [&](std::string problem, std::string seen) {
       throw Error({.name = "no-original",
                    .problem = std::move(problem),
