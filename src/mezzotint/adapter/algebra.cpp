@@ -42,6 +42,19 @@ std::string size_text(int64_t rows, int64_t cols) {
   return fmt::format("{}x{}", rows, cols);
 }
 
+std::string size_misfit(int64_t rows, int64_t cols, const Shape& weight) {
+  const int64_t weight_rows = matrix_rows(weight), weight_cols = matrix_cols(weight);
+  if (rows == weight_rows && cols == weight_cols) return "";
+  return fmt::format("it is made for a weight of {}, this is {}", size_text(rows, cols),
+                     size_text(weight_rows, weight_cols));
+}
+
+std::string rescale_misfit(const Parts& parts, const Shape& weight) {
+  const Part* rescale = parts.find("rescale");
+  if (!rescale || element_count(rescale->shape) == static_cast<uint64_t>(matrix_rows(weight))) return "";
+  return "rescale has another size than the weight's rows";
+}
+
 // (I + Q)(I - Q)^-1 = 2 (I - Q)^-1 - I. Q is skew, so I - Q is never singular.
 Tensor cayley(const Tensor& blocks, double bound) {
   const int64_t b = blocks.shape.back();

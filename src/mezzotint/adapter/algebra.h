@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "mezzotint/adapter/algorithm.h"
 #include "mezzotint/adapter/tensor.h"
 
 /// Small algebra that several algorithms share (room-internal).
@@ -16,6 +17,12 @@ Tensor multiply(const Tensor& a, const Tensor& b);
 Tensor fold_core(const Tensor& core, const Tensor& down);
 
 Tensor transpose(const Tensor& matrix);
+
+/// Why an adapter for a weight of rows x cols does not fit this one; "" where it does.
+std::string size_misfit(int64_t rows, int64_t cols, const Shape& weight);
+
+/// Why the part "rescale", if there is one, does not fit the rows of a weight; "" where it does.
+std::string rescale_misfit(const Parts& parts, const Shape& weight);
 
 /// rows x cols of an expression "MxN" in messages.
 std::string size_text(int64_t rows, int64_t cols);

@@ -74,10 +74,7 @@ struct BoftRow {
     for (int64_t stage = 0, width = b; stage < blocks[0]; ++stage, width *= 2) {
       if (rows % width != 0) return fmt::format("{} stages do not divide {} rows", blocks[0], rows);
     }
-    const Part* rescale = parts.find("rescale");
-    if (rescale && element_count(rescale->shape) != static_cast<uint64_t>(rows))
-      return "rescale has another size than the weight's rows";
-    return "";
+    return rescale_misfit(parts, weight);
   }
 
   static std::unique_ptr<const Effect> make(Factors factors, const Shape& weight) {

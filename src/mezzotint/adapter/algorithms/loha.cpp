@@ -66,9 +66,7 @@ struct LohaRow {
       return fmt::format("factors have ranks {} and {}", matrix_cols(a), b[0]);
     }
     const int64_t outputs = core ? matrix_cols(a) : a[0];
-    if (outputs == matrix_rows(weight) && inputs == matrix_cols(weight)) return "";
-    return fmt::format("it is made for a weight of {}, this is {}", size_text(outputs, inputs),
-                       size_text(matrix_rows(weight), matrix_cols(weight)));
+    return size_misfit(outputs, inputs, weight);
   }
 
   static std::string misfit(const Parts& parts, const Shape& weight) {

@@ -72,11 +72,7 @@ struct LokrRow {
     const LokrSide small = side(parts, "lokr_w1", "lokr_w1_a", "lokr_w1_b", nullptr);
     const LokrSide big = side(parts, "lokr_w2", "lokr_w2_a", "lokr_w2_b", parts.find("lokr_t2"));
     if (!small.problem.empty() || !big.problem.empty()) return small.problem.empty() ? big.problem : small.problem;
-    const int64_t rows = small.rows * big.rows, cols = small.cols * big.cols;
-    if (rows != matrix_rows(weight) || cols != matrix_cols(weight)) {
-      return fmt::format("it is made for a weight of {}, this is {}", size_text(rows, cols),
-                         size_text(matrix_rows(weight), matrix_cols(weight)));
-    }
+    if (auto misfit = size_misfit(small.rows * big.rows, small.cols * big.cols, weight); !misfit.empty()) return misfit;
     if (small.cols == 0 || big.cols % kernel_size(weight) != 0) return "w2 has another kernel than the weight";
     return "";
   }

@@ -60,10 +60,7 @@ struct LoraRow {
     }
     if (matrix_cols(up) != mid_rank) return fmt::format("up has rank {}, down {}", matrix_cols(up), rank);
     const Part* reshape = parts.find("reshape_weight");
-    if (!reshape && (matrix_rows(up) != matrix_rows(weight) || inputs != matrix_cols(weight))) {
-      return fmt::format("it is made for a weight of {}, this is {}", size_text(matrix_rows(up), inputs),
-                         size_text(matrix_rows(weight), matrix_cols(weight)));
-    }
+    if (auto misfit = size_misfit(matrix_rows(up), inputs, weight); !reshape && !misfit.empty()) return misfit;
     if (reshape && parts.has("lora_mid")) return "it has a core and enlarges the weight, which nobody writes";
     if (reshape && (reshape->shape.size() != 1 || reshape->shape[0] != static_cast<int64_t>(weight.size())))
       return "reshape_weight has other dimensions than the weight";

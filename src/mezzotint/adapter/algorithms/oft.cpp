@@ -52,10 +52,7 @@ struct OftRow {
     if (blocks[0] * blocks[1] != matrix_rows(weight)) {
       return fmt::format("{} blocks of {} do not make the weight's {} rows", blocks[0], blocks[1], matrix_rows(weight));
     }
-    const Part* rescale = parts.find("rescale");
-    if (rescale && element_count(rescale->shape) != static_cast<uint64_t>(matrix_rows(weight)))
-      return "rescale has another size than the weight's rows";
-    return "";
+    return rescale_misfit(parts, weight);
   }
 
   static std::unique_ptr<const Effect> make(Factors factors, const Shape& weight) {
