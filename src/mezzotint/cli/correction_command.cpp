@@ -73,6 +73,34 @@ void print_correction(const CorrectArguments& arguments, const convert::Correcti
 
 }  // namespace
 
+void add_rank_option(CLI::App& app, CorrectArguments& arguments, const char* help) {
+  app.add_option("--rank", arguments.rank, fmt::format("{}. Default: {}", help, arguments.rank))
+      ->type_name("N")
+      ->check(CLI::Range(1, 4096).description(""));
+}
+
+void add_calibration_option(CLI::App& app, CorrectArguments& arguments, const char* help) {
+  app.add_option("--calibration", arguments.calibration, help)
+      ->type_name("FILE...")
+      ->type_size(1)
+      ->expected(1, 1 << 20);
+}
+
+void add_dtype_option(CLI::App& app, CorrectArguments& arguments) {
+  app.add_option("--dtype", arguments.dtype, "Of the LoRA: fp16, bf16 or fp32. Default: fp16")->type_name("NAME");
+}
+
+void add_run_options(CLI::App& app, CorrectArguments& arguments, const char* kept, const char* listed) {
+  app.add_option("--max-memory", arguments.max_memory,
+                 fmt::format("Half of it holds {}, which are decoded again and again where they do not fit. "
+                             "Default: 1GiB",
+                             kept))
+      ->type_name("SIZE");
+  app.add_option("--top", arguments.top, fmt::format("{} first. Default: {}", listed, arguments.top))->type_name("N");
+  add_threads_option(app, arguments.threads);
+  add_json_option(app, arguments.json);
+}
+
 DType lora_dtype(const std::string& text) {
   if (text == "fp16") return DType::f16;
   if (text == "bf16") return DType::bf16;
@@ -87,13 +115,8 @@ std::string percent(double value) {
 int run_correct(const CorrectArguments& arguments) {
   const auto original = checkpoint::Model::open(arguments.original);
   const auto quantized = checkpoint::Model::open(arguments.quantized);
-  convert::CorrectionOptions options;
-  options.rank = arguments.rank;
-  options.dtype = lora_dtype(arguments.dtype);
+  auto options = shared_options<convert::CorrectionOptions>(arguments);
   options.calibration = {arguments.calibration.begin(), arguments.calibration.end()};
-  if (!arguments.max_memory.empty()) options.max_memory = parse_size(arguments.max_memory);
-  options.threads = arguments.threads;
-  options.overwrite = arguments.output.force;
   const ScopedInterrupt scoped;
   options.cancel = &interrupted();
   convert::Correction result;

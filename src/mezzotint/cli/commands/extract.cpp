@@ -72,14 +72,9 @@ int run_extract(const ExtractArguments& arguments) {
     return run_correct(shared);
   }
   if (!shared.calibration.empty()) throw UsageError("--calibration goes with --residual.");
-  convert::ExtractOptions options;
-  options.rank = shared.rank;
+  auto options = shared_options<convert::ExtractOptions>(shared);
   options.alpha = arguments.alpha;
   options.strength = arguments.strength.value_or(1);
-  options.dtype = lora_dtype(shared.dtype);
-  if (!shared.max_memory.empty()) options.max_memory = parse_size(shared.max_memory);
-  options.threads = shared.threads;
-  options.overwrite = shared.output.force;
   const auto base = checkpoint::Model::open(shared.original), tuned = checkpoint::Model::open(shared.quantized);
   const ScopedInterrupt scoped;
   options.cancel = &interrupted();
@@ -110,29 +105,18 @@ void add_extract(CLI::App& app, Context& context) {
       ->type_name("A");
   sub->add_option("tuned", a.quantized, "The model after")->required()->type_name("B");
   add_output_options(*sub, a.output, "LoRA file to write", true);
-  sub->add_option("--rank", a.rank, fmt::format("Rank of every layer, or as many as it has. Default: {}", a.rank))
-      ->type_name("N")
-      ->check(CLI::Range(1, 4096).description(""));
+  add_rank_option(*sub, a, "Rank of every layer, or as many as it has");
   sub->add_option("--alpha", arguments->alpha,
                   "What is stored as alpha; the factors make up for it. Default: the rank of the layer")
       ->type_name("X");
   sub->add_option("--strength", arguments->strength,
                   "Part of the difference that the LoRA adds when loaded at strength 1. Default: 1")
       ->type_name("S");
-  sub->add_option("--dtype", a.dtype, "Of the LoRA: fp16, bf16 or fp32. Default: fp16")->type_name("NAME");
+  add_dtype_option(*sub, a);
   sub->add_flag("--residual", arguments->residual,
                 "A is an original and B what it was quantized to: the same as `correct A B`, what quantization lost");
-  sub->add_option("--calibration", a.calibration, "With --residual, as for `correct`")
-      ->type_name("FILE...")
-      ->type_size(1)
-      ->expected(1, 1 << 20);
-  sub->add_option("--max-memory", a.max_memory,
-                  "Half of it holds differences, which are decoded again and again where they do not fit. Default: "
-                  "1GiB")
-      ->type_name("SIZE");
-  sub->add_option("--top", a.top, "Tensors to print, largest change first. Default: 10")->type_name("N");
-  add_threads_option(*sub, a.threads);
-  add_json_option(*sub, a.json);
+  add_calibration_option(*sub, a, "With --residual, as for `correct`");
+  add_run_options(*sub, a, "differences", "Tensors to print, largest change");
   sub->callback([arguments, &context] { context.action = [arguments] { return run_extract(*arguments); }; });
 }
 

@@ -11,6 +11,7 @@
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/calibration/calibration.h"
 #include "mezzotint/convert/correction/layer_errors.h"
+#include "mezzotint/convert/correction/layer_progress.h"
 #include "mezzotint/convert/correction/lora_file.h"
 #include "mezzotint/convert/correction/lora_names.h"
 #include "mezzotint/convert/model_entries.h"
@@ -40,10 +41,10 @@ class Corrector {
     LoraFile::check(output, inputs(), options_.overwrite);
     find_pairs();
     rescaled_ = rescaled_tensors(original_, quantized_);
-    for (const Pair& pair : pairs_) total_ += pair.bytes;
+    for (const Pair& pair : pairs_) progress_.expect(pair.bytes);
     for (const Pair& pair : pairs_) {
+      progress_.begin(pair.name, pair.bytes);
       correct(pair);
-      done_ += pair.bytes;
     }
     finish();
     if (!file_.empty()) write(output);
@@ -80,13 +81,6 @@ class Corrector {
                    .advice = "Give the original first, then what it was converted to."});
   }
 
-  void report(const Pair& pair, double share) const {
-    if (options_.cancel != nullptr && options_.cancel->load())
-      throw Error({.name = "cancelled", .problem = "stopped; nothing was written"});
-    if (options_.progress)
-      options_.progress(done_ + static_cast<uint64_t>(share * static_cast<double>(pair.bytes)), total_, pair.name);
-  }
-
   Metric metric_for(CorrectedLayer& layer) {
     const LayerStatistics* statistics = calibration_ ? calibration_->find(layer.name, layer.cols) : nullptr;
     if (statistics == nullptr) {
@@ -101,7 +95,6 @@ class Corrector {
   }
 
   void correct(const Pair& pair) {
-    report(pair, 0);
     if (identical_tensors(original_, pair.original, quantized_, pair.quantized) > 0) {
       ++result_.identical;
       return;
@@ -136,9 +129,9 @@ class Corrector {
     if (layer.metric != CorrectionMetric::weight) layer.output_before = layer.output_after = output_error(error);
     const auto key = lora_key(components_, layer.name);
     if (!key) return leave_out(std::move(layer), "ComfyUI applies no LoRA to this part", error);
-    report(pair, 0.3);
+    progress_.report(0.3);
     LowRank factors = nearest_of_rank(errors.matrix(), metric, layer.rank, options_.threads);
-    report(pair, 0.8);
+    progress_.report(0.8);
     std::vector<std::byte> up = file_.round(factors.up), down = file_.round(factors.down);
     const Energy rest = errors.measure_rest(metric, factors, options_.threads);
     if (!(rest.metric < error.metric))
@@ -201,7 +194,7 @@ class Corrector {
   LoraFile file_;
   std::vector<std::string> missing_;
   Energy weight_, before_, after_;
-  uint64_t done_ = 0, total_ = 0;
+  LayerProgress progress_{options_.progress, options_.cancel};
   Correction result_;
 };
 

@@ -12,6 +12,7 @@
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/components.h"
 #include "mezzotint/convert/correction/layer_errors.h"
+#include "mezzotint/convert/correction/layer_progress.h"
 #include "mezzotint/convert/correction/lora_file.h"
 #include "mezzotint/convert/correction/lora_names.h"
 #include "mezzotint/convert/model_entries.h"
@@ -61,11 +62,10 @@ class Extractor {
     LoraFile::check(output, inputs(), options_.overwrite);
     find_pairs();
     rescaled_ = rescaled_tensors(tuned_, base_);
-    for (const Pair& pair : pairs_) total_ += pair.bytes;
+    for (const Pair& pair : pairs_) progress_.expect(pair.bytes);
     for (const Pair& pair : pairs_) {
-      report(pair, 0);
+      progress_.begin(pair.tensor, pair.bytes);
       extract(pair);
-      done_ += pair.bytes;
     }
     finish();
     if (!file_.empty()) write(output);
@@ -126,31 +126,22 @@ class Extractor {
     warn(others.size(), others.empty() ? "" : others.begin()->first, "are only in the tuned model and are left out");
   }
 
-  void report(const Pair& pair, double share) const {
-    if (options_.cancel != nullptr && options_.cancel->load())
-      throw Error({.name = "cancelled", .problem = "stopped; nothing was written"});
-    if (options_.progress)
-      options_.progress(done_ + static_cast<uint64_t>(share * static_cast<double>(pair.bytes)), total_, pair.tensor);
-  }
-
   void extract(const Pair& pair) {
     if (identical_tensors(base_, pair.base, tuned_, pair.tuned) > 0) {
       ++result_.identical;
       return;
     }
-    const bool is_weight = pair.tensor.ends_with(kDotWeight);
-    ExtractedTensor tensor{
-        .name = is_weight ? pair.tensor.substr(0, pair.tensor.size() - kDotWeight.size()) : pair.tensor,
-        .from = pair.base.label(base_),
-        .to = pair.tuned.label(tuned_),
-        .shape = pair.base.shape(base_)};
+    ExtractedTensor tensor{.name = checkpoint::layer_name(pair.tensor),
+                           .from = pair.base.label(base_),
+                           .to = pair.tuned.label(tuned_),
+                           .shape = pair.base.shape(base_)};
     auto base = pair.base.values(base_), tuned = pair.tuned.values(tuned_);
     if (!base || !tuned) return leave_out(std::move(tensor), "its values cannot be read");
     if (rescaled_.contains(pair.base.info(base_).name))
       return leave_out(std::move(tensor), "the base is smoothed, and the norm in front took over its factors");
     if (std::min(base->span(), tuned->span()) < base->elements())
       return leave_out(std::move(tensor), "it is a bank of experts, which LoRA files have no form for");
-    const bool factors = is_weight && tensor.shape.size() >= 2;
+    const bool factors = pair.tensor.ends_with(kDotWeight) && tensor.shape.size() >= 2;
     const int64_t rows = factors ? adapter::matrix_rows(tensor.shape) : 1;
     const int64_t cols = static_cast<int64_t>(base->elements()) / rows;
     LayerErrors difference(std::move(*tuned), std::move(*base), rows, cols, options_.max_memory / 2);
@@ -166,8 +157,8 @@ class Extractor {
     tensor.change = root_ratio(change.plain, weight.plain);
     const std::optional<std::string> key = key_of(pair.tensor, factors);
     if (!key) return leave_out(std::move(tensor), "ComfyUI applies no LoRA to this part");
-    report(pair, 0.3);
-    const Stored stored = factors ? make_factors(tensor, difference, pair) : make_whole(difference);
+    progress_.report(0.3);
+    const Stored stored = factors ? make_factors(tensor, difference) : make_whole(difference);
     // Not so either where a factor left the range of the dtype.
     if (!(stored.rest < change.plain)) {
       tensor.rank = 0;
@@ -201,12 +192,12 @@ class Extractor {
     return with(0, ".diff");
   }
 
-  Stored make_factors(ExtractedTensor& tensor, const LayerErrors& difference, const Pair& pair) {
+  Stored make_factors(ExtractedTensor& tensor, const LayerErrors& difference) {
     const BlockedMatrix& matrix = difference.matrix();
     const Metric metric(matrix.cols);
     tensor.rank = std::min({options_.rank, matrix.rows, matrix.cols});
     LowRank factors = nearest_of_rank(matrix, metric, tensor.rank, options_.threads);
-    report(pair, 0.8);
+    progress_.report(0.8);
     Stored stored;
     stored.alpha = options_.alpha.value_or(static_cast<double>(tensor.rank));
     // What loaders multiply the product by, and what it has to be multiplied by before.
@@ -273,7 +264,7 @@ class Extractor {
   std::map<std::string, std::vector<float>, std::less<>> rescaled_;
   std::vector<Pair> pairs_;
   double weight_ = 0, change_ = 0, kept_ = 0;
-  uint64_t done_ = 0, total_ = 0;
+  LayerProgress progress_{options_.progress, options_.cancel};
   Extraction result_;
 };
 
