@@ -223,19 +223,10 @@ inline double difference(const at::Tensor& got, const at::Tensor& expected) {
 
 /// The first adapter of a file as tensors of a dtype, which require gradients.
 inline nn::LayerAdapter trainable(const AdapterFile& file, at::ScalarType type) {
-  const adapter::Patch& patch = file.patches().at(0);
-  const adapter::Factors factors = file.read(patch);
-  const auto tensor = [&](const adapter::Tensor& from) {
-    return torch::tensor(from.values).reshape(from.shape).to(type).requires_grad_();
-  };
-  nn::LayerAdapter adapter;
-  adapter.algorithm = patch.algorithm->name;
-  for (const auto& [role, factor] : factors.tensors) adapter.factors.emplace(role, tensor(factor));
-  adapter.alpha = factors.alpha;
-  adapter.rank_stabilized = factors.rank_stabilized;
-  adapter.constraint_per_row = factors.constraint_per_row;
-  adapter.factor = factors.factor;
-  if (patch.magnitude) adapter.magnitude = tensor(file.read(*patch.magnitude));
+  nn::LayerAdapter adapter = nn::read_adapter(file, file.patches().at(0));
+  const auto train = [&](at::Tensor& tensor) { tensor = tensor.to(type).requires_grad_(); };
+  for (auto& [role, factor] : adapter.factors) train(factor);
+  if (adapter.magnitude.defined()) train(adapter.magnitude);
   return adapter;
 }
 

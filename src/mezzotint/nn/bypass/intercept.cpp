@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "mezzotint/nn/bypass/layer_bypass.h"
+#include "mezzotint/tensor/operations.h"
 
 // The operations that modules compute with a weight.
 namespace mezzotint::nn {
@@ -65,8 +66,7 @@ bool LayerBypass::intercept(const c10::OperatorHandle& op, torch::jit::Stack& st
   };
   const auto is_weight = [&](size_t i, bool turned) { return operand(i).is_same(argument) && transposed == turned; };
   const auto finish = [&](at::Tensor y) {
-    torch::jit::drop(stack, count);
-    torch::jit::push(stack, std::move(y));
+    tensor::finish(op, stack, std::move(y));
     return true;
   };
   if (name == "aten::linear" && is_weight(1, false)) return finish(forward({}, operand(0), operand(2)));

@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 
+#include "mezzotint/adapter/file.h"
+
 namespace mezzotint::nn {
 
 /// An adapter of one layer: what a file has under one target, as tensors. Those that require gradients get them.
@@ -24,5 +26,8 @@ struct LayerAdapter {
   bool swap_halves = false;         ///< adapter::Target
   bool bias = false;                ///< a "diff" of the bias, not of the weight
 };
+
+/// One patch of a file, in float32. Its rows are those of the whole weight: a key map says which they are.
+LayerAdapter read_adapter(const adapter::AdapterFile& file, const adapter::Patch& patch);
 
 }  // namespace mezzotint::nn

@@ -79,15 +79,12 @@ at::Tensor LayerBypass::forward(LayerCall call, const at::Tensor& x, const at::T
   call.type = x.scalar_type();
   call.device = x.device();
   // A bias goes with the layer's own product where nothing but sums come behind it.
-  size_t active = entries_.size();
-  while (active > 0 && !(entries_[active - 1].change && entries_[active - 1].control->active())) --active;
-  const bool fused = bias.defined() && first_of_batch(active) < active &&
-                     std::none_of(entries_.begin(), entries_.begin() + static_cast<int64_t>(first_of_batch(active)),
-                                  [](const Entry& entry) { return entry.change && entry.control->active(); });
+  const size_t active = without_idle(entries_.size()), first = first_of_batch(active);
+  const bool fused = bias.defined() && first < active && without_idle(first) == 0;
   at::Tensor y;
   if (active == 0 || fused) {
     y = call(x, weight_, bias.defined() ? std::optional(bias) : std::nullopt);
-    if (fused) y = add_batch(first_of_batch(active), active, call, x, y);
+    if (fused) y = add_batch(first, active, call, x, y);
   } else {
     y = run(active, call, x);
     if (bias.defined()) y = sum_of(y, spread(bias, y, call.channels()));
@@ -100,8 +97,13 @@ at::Tensor LayerBypass::forward(LayerCall call, const at::Tensor& x, const at::T
   return y;
 }
 
-at::Tensor LayerBypass::run(size_t count, const LayerCall& call, const at::Tensor& x) {
+size_t LayerBypass::without_idle(size_t count) const {
   while (count > 0 && !(entries_[count - 1].change && entries_[count - 1].control->active())) --count;
+  return count;
+}
+
+at::Tensor LayerBypass::run(size_t count, const LayerCall& call, const at::Tensor& x) {
+  count = without_idle(count);
   if (count == 0) return call(x, weight_);
   if (const size_t first = first_of_batch(count); first < count)
     return add_batch(first, count, call, x, run(first, call, x));

@@ -61,6 +61,8 @@ class LayerBypass final : public tensor::Interceptor {
     at::Tensor ratio;
   };
 
+  /// How many of the first `count` entries matter: none behind them changes products and is on.
+  size_t without_idle(size_t count) const;
   at::Tensor run(size_t count, const LayerCall& call, const at::Tensor& x);
   /// The rows of `entry` with its change at a strength, on what is F(x) in front of it. `front`: that, if it is known.
   at::Tensor changed(size_t index, double strength, const LayerCall& call, const at::Tensor& x,
