@@ -1,16 +1,12 @@
 set_source_files_properties(tensor/cuda_choice_test.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)  # `using enum`
 if(MEZZOTINT_CUDA)
   # Tier 2 with our kernels, as `make cuda` builds it: without the rooms that read files, so that it takes minutes less.
-  find_package(OpenMP REQUIRED COMPONENTS CXX)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/mezzotint/tensor/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/files\\.cpp$")
   file(GLOB tests CONFIGURE_DEPENDS tensor/cuda_*test.cpp support/main.cpp)
-  add_executable(test_tensor_cuda ${tests} ${sources} $<TARGET_OBJECTS:mezzotint_base> $<TARGET_OBJECTS:mezzotint_kernel>
-    $<TARGET_OBJECTS:mezzotint_kernel_cuda> $<TARGET_OBJECTS:mezzotint_formats>)
+  add_executable(test_tensor_cuda ${tests} ${sources})
   target_include_directories(test_tensor_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
-  target_link_libraries(test_tensor_cuda PRIVATE mezzotint_settings mezzotint_libtorch CUDA::cudart_static
-    mezzotint_fmt mezzotint_openblas nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX Threads::Threads GTest::gtest
-    GTest::gmock)
+  target_link_libraries(test_tensor_cuda PRIVATE mezzotint_low_rooms mezzotint_libtorch GTest::gtest GTest::gmock)
   mezzotint_unity(test_tensor_cuda 6)
   add_test(NAME tensor.cuda COMMAND test_tensor_cuda)
   set_tests_properties(tensor.cuda PROPERTIES LABELS "tensor;torch;cuda")
