@@ -8,6 +8,7 @@
 #include "mezzotint/convert/optimizers/subspace.h"
 #include "mezzotint/formats/driver.h"
 #include "mezzotint/kernel/cast.h"
+#include "mezzotint/kernel/dense.h"
 #include "mezzotint/kernel/feedback.h"
 #include "mezzotint/kernel/transpose.h"
 
@@ -80,6 +81,11 @@ Objective::Objective(ObjectiveSource source, const ObjectiveOptions& options, si
   rotated.moments = [this](int64_t row0, int64_t rows, float* out) {
     std::copy_n(rotated_moments_.data() + row0 * source_.cols, rows * source_.cols, out);
   };
+  if (options.basis_weight > 0) {
+    rotated_basis_.assign(source_.basis.begin(), source_.basis.end());
+    rotation_->rotate_columns(rotated_basis_.data(), static_cast<int64_t>(rotated_basis_.size()) / source_.cols);
+    rotated.basis = rotated_basis_;
+  }
   rotated_ = std::make_unique<Objective>(std::move(rotated), rotated_options(options), workers, scratch, offset);
 }
 
@@ -284,7 +290,26 @@ void Objective::append_input_moments(Job& job) {
        .finish = {}});
 }
 
-/// Scales H to a mean diagonal of 1, replaces it by a projector where that is asked for, and damps it.
+/// H += basis_weight V V', of these columns by position.
+void Objective::add_basis(Segment& segment) {
+  const int64_t rank = static_cast<int64_t>(source_.basis.size()) / std::max<int64_t>(source_.cols, 1);
+  if (options_.basis_weight <= 0 || rank == 0) return;
+  const int64_t n = segment.h.order();
+  std::vector<float> v(static_cast<size_t>(n * rank));
+  for (int64_t p = 0; p < n; ++p)
+    for (int64_t i = 0; i < rank; ++i)
+      v[static_cast<size_t>(p * rank + i)] =
+          source_.basis[static_cast<size_t>(i * source_.cols + segment.column_at[static_cast<size_t>(p)])];
+  for (const auto& [i, j] : tile_pairs(segment.h.across())) {
+    float* tile = segment.h.open(i, j, buffers_[0][0]);
+    dense::multiply(dense::Transposed::no, dense::Transposed::yes, segment.h.size(i), segment.h.size(j), rank,
+                    static_cast<float>(options_.basis_weight), v.data() + segment.h.first(i) * rank, rank,
+                    v.data() + segment.h.first(j) * rank, rank, 1.0f, tile, kTileStride);
+    segment.h.close(i, j, tile);
+  }
+}
+
+/// Scales H to a mean diagonal of 1, replaces it by a projector where that is asked for, adds a basis, and damps it.
 void Objective::finish_moments() {
   panel_ = {};
   panel_bf16_ = {};
@@ -297,6 +322,7 @@ void Objective::finish_moments() {
       const int64_t rank = divide_up(options_.subspace * segment.h.order(), std::max<int64_t>(source_.cols, 1));
       project_on_leading_eigenvectors(segment.h, rank, buffers_[0]);
     }
+    add_basis(segment);
     add_to_diagonal(segment.h, std::vector<float>(before.size(), static_cast<float>(damping_)));
   }
 }
@@ -412,7 +438,7 @@ std::vector<float> Objective::rounded_in_rotated_basis(const formats::Layout& la
 
 RoundedLayer round_layer(const formats::Layout& layout, const formats::Parameters& parameters, const float* w,
                          const float* gram, const ObjectiveOptions& options, int threads,
-                         const io::platform::File* scratch) {
+                         const io::platform::File* scratch, std::span<const float> basis) {
   const int64_t cols = layout.cols;
   RoundedLayer result;
   result.values.resize(static_cast<size_t>(layout.rows * cols));
@@ -422,7 +448,8 @@ RoundedLayer round_layer(const formats::Layout& layout, const formats::Parameter
       .cols = cols,
       .weights = [=](int64_t row0, int64_t rows, size_t,
                      float* out) { std::copy_n(w + row0 * cols, rows * cols, out); },
-      .moments = [=](int64_t row0, int64_t rows, float* out) { std::copy_n(gram + row0 * cols, rows * cols, out); }};
+      .moments = [=](int64_t row0, int64_t rows, float* out) { std::copy_n(gram + row0 * cols, rows * cols, out); },
+      .basis = basis};
   Objective objective(std::move(source), options, workers, scratch);
   std::vector<FeedbackRounder::Workspace> workspaces(workers);
   const std::vector<formats::RowRange> strips = formats::row_tiles(layout, kStripRows);

@@ -30,6 +30,8 @@ struct ObjectiveOptions {
   /// H is cut into diagonal blocks of this many columns, so that time and memory grow less than quadratically;
   /// 0 = whole.
   int64_t segment = 0;
+  /// Not Moments::basis: H, brought to a mean diagonal of 1, also gets so many V V' of ObjectiveSource::basis.
+  double basis_weight = 0;
   /// Moments::weights, subspace: H from weights rounded to bf16, which multiply faster (hessian.h).
   bool bf16_moments = false;
   /// QuIP: the key of the signs of a random rotation (incoherence.h). Every row is then rounded a second time: by LDLQ
@@ -47,7 +49,7 @@ struct ObjectiveSource {
   /// Moments::inputs: writes rows of the lower triangle of X'X / T, `cols` apart; what lies above the diagonal is not
   /// looked at.
   std::function<void(int64_t row0, int64_t rows, float* out)> moments;
-  /// Moments::basis: V' [any, cols]; must outlive the objective.
+  /// Moments::basis, or with a basis_weight: V' [any, cols]; must outlive the objective.
   std::span<const float> basis;
 };
 
@@ -89,6 +91,7 @@ class Objective {
   void append_basis(Job& job, std::function<void()> then);
   void append_factor(Job& job, std::function<void()> then);
   void finish_moments();
+  void add_basis(Segment& segment);
   void append_rotated(Job& job, std::function<void()> then);
   FeedbackSums round_segments(const formats::Layout& layout, const formats::Parameters& parameters,
                               const formats::Tile& tile, FeedbackRounder::Workspace& workspace, float* out, int sweeps,
@@ -111,6 +114,7 @@ class Objective {
   std::unique_ptr<Incoherence> rotation_;  // with ObjectiveOptions::signs, and
   std::unique_ptr<Objective> rotated_;     // V'HV and its factor
   std::vector<float> rotated_moments_;     // while it is made from X'X
+  std::vector<float> rotated_basis_;
 };
 
 struct RoundedLayer {
@@ -120,9 +124,9 @@ struct RoundedLayer {
 };
 
 /// A whole weight in memory: `w` [layout.rows, layout.cols] float32, finite, after the transform, of one expert. `gram`
-/// is X'X / T [cols, cols] for Moments::inputs; `scratch` as for Objective.
+/// is X'X / T [cols, cols] for Moments::inputs; `scratch` as for Objective, `basis` as for ObjectiveSource.
 RoundedLayer round_layer(const formats::Layout& layout, const formats::Parameters& parameters, const float* w,
                          const float* gram, const ObjectiveOptions& options, int threads,
-                         const io::platform::File* scratch = nullptr);
+                         const io::platform::File* scratch = nullptr, std::span<const float> basis = {});
 
 }  // namespace mezzotint::convert
