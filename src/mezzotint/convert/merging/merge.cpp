@@ -24,10 +24,11 @@ int64_t rows_at_once(int64_t cols) {
 }
 
 /// The first line tells what there is, the others what was left out.
-void tell_summary(const std::string& text, std::vector<std::string>& notes, std::vector<std::string>& warnings) {
+void tell_summary(std::string_view what, const std::string& text, std::vector<std::string>& notes,
+                  std::vector<std::string>& warnings) {
   const size_t end = text.find('\n');
   const std::string head = text.substr(0, end), file = head.substr(0, head.find(": "));
-  notes.push_back("Merged " + head + ".");
+  notes.push_back(fmt::format("{} {}.", what, head));
   for (size_t at = end; at != std::string::npos;) {
     const size_t next = text.find('\n', at + 1);
     const std::string line = text.substr(at + 1, next == std::string::npos ? next : next - at - 1);
@@ -39,11 +40,18 @@ void tell_summary(const std::string& text, std::vector<std::string>& notes, std:
 }  // namespace
 
 Merge::Merge(const checkpoint::Model& model, const ConvertOptions& options, std::vector<std::string>& notes,
+             std::vector<std::string>& warnings)
+    : Merge(
+          model,
+          AdapterRequest{.files = options.merge_loras, .dampen = options.merge_dampen, .strict = options.merge_strict},
+          notes, warnings) {}
+
+Merge::Merge(const checkpoint::Model& model, const AdapterRequest& request, std::vector<std::string>& notes,
              std::vector<std::string>& warnings) {
   const adapter::KeyMap map(model);
   io::Hash64 hash;
   double dampening = 1;
-  for (const MergeLora& lora : options.merge_loras) {
+  for (const MergeLora& lora : request.files) {
     if (!std::isfinite(lora.strength))
       throw Error({.name = "bad-option",
                    .problem = "the strength of an adapter is no finite number",
@@ -52,7 +60,7 @@ Merge::Merge(const checkpoint::Model& model, const ConvertOptions& options, std:
     files_.push_back(adapter::AdapterFile::open(lora.file));
     const adapter::AdapterFile& file = files_.back();
     const adapter::Matching matching = map.match(file);
-    if (options.merge_strict) adapter::require_all(file, matching);
+    if (request.strict) adapter::require_all(file, matching);
     const std::string name = file.source().files().front().filename().string();
     if (matching.matches.empty()) {
       const bool any = !matching.unmatched.empty();
@@ -63,9 +71,9 @@ Merge::Merge(const checkpoint::Model& model, const ConvertOptions& options, std:
                    .found = any ? matching.unmatched[0].reason : ""});
     }
     for (const std::string& note : file.notes()) notes.push_back(name + ": " + note + ".");
-    tell_summary(adapter::summary(file, matching), notes, warnings);
+    tell_summary(request.what, adapter::summary(file, matching), notes, warnings);
     const double strength = lora.strength * dampening;
-    if (options.merge_dampen) dampening *= kDampening;
+    if (request.dampen) dampening *= kDampening;
     if (strength != lora.strength) notes.push_back(fmt::format("{}: strength {:g}, dampened.", name, strength));
     for (const adapter::Match& match : matching.matches) add(files_.size() - 1, match, strength);
     hash.add(file.source().fingerprint()).add(std::bit_cast<uint64_t>(strength));

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mezzotint/adapter/file.h"
@@ -15,7 +16,7 @@
 namespace mezzotint::convert {
 
 struct MergedPatch {
-  size_t file = 0;   ///< in the order of ConvertOptions::merge_loras
+  size_t file = 0;   ///< in the order of AdapterRequest::files
   size_t patch = 0;  ///< in AdapterFile::patches()
   double strength = 1;
   adapter::Target target;
@@ -35,11 +36,22 @@ struct MergedTensor {
   int64_t cols() const { return adapter::matrix_cols(after); }
 };
 
+/// Adapters that are looked at together.
+struct AdapterRequest {
+  std::vector<MergeLora> files;
+  bool dampen = false;               ///< the n-th of them with 0.9^(n-1) of its strength
+  bool strict = false;               ///< an error where anything in them has no place in the model
+  std::string_view what = "Merged";  ///< what the notes say of a file: "Merged NAME: ..."
+};
+
 class Merge {
  public:
   /// Opens the files and finds the tensors. Notes tell what was matched, warnings what was left out. Throws Error
   /// "adapter-unrelated" where nothing of a file fits the model, and those of AdapterFile::open and
-  /// adapter::require_all (merge_strict).
+  /// adapter::require_all (strict).
+  Merge(const checkpoint::Model& model, const AdapterRequest& request, std::vector<std::string>& notes,
+        std::vector<std::string>& warnings);
+  /// Those that the options want merged.
   Merge(const checkpoint::Model& model, const ConvertOptions& options, std::vector<std::string>& notes,
         std::vector<std::string>& warnings);
 
