@@ -26,6 +26,8 @@ uint64_t fingerprint(const Plan& plan, const checkpoint::Model& model) {
   io::Hash64 hash;
   hash.add(kVersion).add(model.source().fingerprint()).add(recipe_json(plan.options));
   if (plan.merge) hash.add(plan.merge->fingerprint());
+  for (const auto& adapters : {plan.scale_adapters, plan.input_adapters})
+    if (adapters) hash.add(adapters->fingerprint());
   if (plan.original) hash.add(plan.original->source().fingerprint());
   for (const auto& file : plan.layout.files) hash.add(file.header);
   return hash.value();

@@ -77,9 +77,12 @@ struct ConvertOptions {
   bool merge_dampen = true;              ///< the n-th of them with 0.9^(n-1) of its strength
   bool merge_strict = false;             ///< an error where anything in them has no place in the model
   MergeRounding merge_rounding = MergeRounding::feedback;
-  std::string merge_original;        ///< model with the unquantized weights of what is quantized here, or ""
-  uint64_t max_memory = 1ull << 30;  ///< bound of the buffers, in bytes
-  uint64_t max_shard_bytes = 0;      ///< 0 = one file
+  std::string merge_original;                ///< model with the unquantized weights of what is quantized here, or ""
+  std::vector<MergeLora> scale_loras;        ///< not merged: scales hold the weights with these, too (lora_aware/use.h)
+  std::vector<MergeLora> calibration_loras;  ///< not merged: rounding spares the inputs that these read
+  bool lora_strict = false;                  ///< merge_strict for these two
+  uint64_t max_memory = 1ull << 30;          ///< bound of the buffers, in bytes
+  uint64_t max_shard_bytes = 0;              ///< 0 = one file
 };
 
 }  // namespace mezzotint::convert

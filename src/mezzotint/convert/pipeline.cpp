@@ -127,6 +127,7 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
                              state->source_factors = checkpoint::column_factors(model_, model_.layers()[row.layer]);
                            }
                            open_merge(row, *state);
+                           load_scale_adapters(row, *state);
                          }});
   if (row.smoothing) append_smoothing(row, state, *job);
   const int passes = state->plan.passes;
@@ -138,8 +139,9 @@ std::unique_ptr<Job> Pipeline::encode_job(size_t index) {
     stage.tiles = state->tiles.size();
     stage.run = [this, &row, state, pass, encodes](size_t tile, size_t worker) {
       const RowTimer timer(state->nanoseconds);
-      const formats::Tile values = load_rows(row, *state, state->tiles[tile], scratch_[worker]);
-      if (row.layout->format->observe(*row.layout, state->choose, pass, values, state->stats.data(), state->parameters))
+      const auto [values, observed] = observed_rows(row, *state, state->tiles[tile], scratch_[worker]);
+      if (row.layout->format->observe(*row.layout, state->choose, pass, observed, state->stats.data(),
+                                      state->parameters))
         state->non_finite = true;
       if (encodes) {
         follow_scales_of(row, *state, &state->tiles[tile]);

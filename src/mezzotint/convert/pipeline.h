@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "mezzotint/adapter/stack.h"
 #include "mezzotint/convert/execute.h"
 #include "mezzotint/convert/journal.h"
 #include "mezzotint/convert/optimizers/feedback_rounder.h"
@@ -44,6 +45,7 @@ class Pipeline {
     std::vector<std::byte> source, codes;
     std::vector<float> values, transformed;
     std::vector<float> floats, rounded;  // of strips
+    std::vector<float> observed;         // what scales are chosen from, where that is not the tile itself
     FeedbackRounder::Workspace workspace;
   };
   struct State;  // of a row that is being encoded
@@ -73,6 +75,19 @@ class Pipeline {
   void read_grown(const PlanRow& row, Scratch& scratch);
   /// Lets scales that were chosen for a merged layer follow the stored ones: all, or those of some rows.
   void follow_scales_of(const PlanRow& row, State& state, const formats::RowRange* rows) const;
+
+  // pipeline_lora.cpp
+  /// Reads the factors of adapters that scales are to allow for.
+  void load_scale_adapters(const PlanRow& row, State& state) const;
+  struct ObservedRows {
+    formats::Tile values;    ///< as load_rows() gives them
+    formats::Tile observed;  ///< for Format::observe
+  };
+  ObservedRows observed_rows(const PlanRow& row, const State& state, const formats::RowRange& range, Scratch& scratch);
+  formats::Tile adapted_rows(const PlanRow& row, const State& state, const adapter::Stack& stack,
+                             const formats::RowRange& range, Scratch& scratch);
+  /// Finds the space of inputs that rounding is to spare.
+  void load_input_basis(const PlanRow& row, State& state) const;
 
   // pipeline_smoothing.cpp
   /// Finds the factors of a row of a layer or of a norm.

@@ -49,6 +49,9 @@ void Pipeline::append_feedback(const PlanRow& row, const std::shared_ptr<State>&
                                 });
                               },
                           .finish = {}});
+  if (row.input_adapters != nullptr)
+    job.stages.push_back(
+        {.tiles = 1, .run = [this, &row, state](size_t, size_t) { load_input_basis(row, *state); }, .finish = {}});
   job.stages.push_back(
       {.tiles = 0, .run = {}, .finish = [this, &row, state, &job] { append_expert(row, state, job, 0); }});
 }

@@ -45,6 +45,7 @@ struct Pipeline::State {
   // Merging.
   std::map<const PlanRow*, adapter::Stack> stacks;  // of this row and of others that it looks at
   std::vector<float> basis;                         // of the adapters' input space (merging/feedback.h)
+  std::vector<adapter::Stack> scale_stacks;         // all that scales are to allow for, and each alone
 
   // Smoothing.
   std::mutex column_mutex;

@@ -13,6 +13,7 @@
 #include "mezzotint/convert/calibration/use.h"
 #include "mezzotint/convert/components.h"
 #include "mezzotint/convert/detect.h"
+#include "mezzotint/convert/lora_aware/use.h"
 #include "mezzotint/convert/merging/use.h"
 #include "mezzotint/convert/methods.h"
 #include "mezzotint/convert/plan_output.h"
@@ -476,8 +477,10 @@ Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& outp
   Planner planner(plan, model);
   planner.run();
   use_adapters(plan, model);
+  use_scale_adapters(plan, model);
   use_calibration(plan, model);
   choose_methods(plan, model);
+  use_input_adapters(plan, model);
   lay_out_output(plan, model, planner.carried_);
   estimate(plan, model);
   return plan;

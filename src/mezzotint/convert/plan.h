@@ -49,12 +49,14 @@ struct PlanRow {
   std::string reason;     ///< why, one clause
   Shape shape;            ///< logical shape of the weight or tensor
   size_t source = 0;      ///< source tensor: the weight (or the tensor itself)
-  size_t layer = checkpoint::Model::npos;       ///< source layer, if it is quantized
-  std::optional<formats::Layout> layout;        ///< of the output, for keep_codes, encode and reencode
-  int effort = 0;                               ///< asked for: that of the run, or 0
-  Method method;                                ///< of finding parameters and codes, where they are
-  const LayerStatistics* statistics = nullptr;  ///< of the layer's inputs, in Plan::calibration
-  const MergedTensor* merge = nullptr;          ///< what adapters do to it (merging/merge.h), in Plan::merge
+  size_t layer = checkpoint::Model::npos;        ///< source layer, if it is quantized
+  std::optional<formats::Layout> layout;         ///< of the output, for keep_codes, encode and reencode
+  int effort = 0;                                ///< asked for: that of the run, or 0
+  Method method;                                 ///< of finding parameters and codes, where they are
+  const LayerStatistics* statistics = nullptr;   ///< of the layer's inputs, in Plan::calibration
+  const MergedTensor* merge = nullptr;           ///< what adapters do to it (merging/merge.h), in Plan::merge
+  const MergedTensor* scale_adapters = nullptr;  ///< what its scales hold besides, in Plan::scale_adapters
+  const MergedTensor* input_adapters = nullptr;  ///< whose inputs its rounding spares, in Plan::input_adapters
   bool keeps_format = false;  ///< merged into a quantized layer that keeps its layout, marker and activation scales
   bool codes_only = false;    ///< and has no scales: a cast to 8 bits, as whole models are published
   std::optional<OtherTensor> original;    ///< encode: its values are these instead, in Plan::original
@@ -79,6 +81,8 @@ struct Plan {
   std::vector<std::pair<std::string, const Preset*>> presets;  ///< whose rules are used, by prefix of names
   std::optional<Calibration> calibration;
   std::shared_ptr<const Merge> merge;                 ///< null where no adapters are merged
+  std::shared_ptr<const Merge> scale_adapters;        ///< of ConvertOptions::scale_loras, or null
+  std::shared_ptr<const Merge> input_adapters;        ///< of ConvertOptions::calibration_loras, or null
   std::shared_ptr<const checkpoint::Model> original;  ///< of ConvertOptions::merge_original, or null
   std::vector<PlanRow> rows;                          ///< in the order of the source's data
   std::vector<io::TensorSpec> specs;
@@ -94,7 +98,8 @@ struct Plan {
 };
 
 /// Throws Error for options that make no sense for this file (unknown preset, bad regex, nothing to do with
-/// --component), and those of Calibration::open, use_calibration (calibration/use.h) and use_adapters (merging/use.h).
+/// --component), and those of Calibration::open, use_calibration (calibration/use.h), use_adapters (merging/use.h)
+/// and lora_aware/use.h.
 Plan make_plan(const checkpoint::Model& model, const std::filesystem::path& output, const ConvertOptions& options,
                int threads);
 

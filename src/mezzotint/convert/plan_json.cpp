@@ -42,6 +42,8 @@ std::string to_json(const Plan& plan) {
                     {"bytes_in", row.bytes_in},
                     {"bytes_out", row.bytes_out}});
     if (row.merge != nullptr) rows.back()["merged"] = row.merge->patches.size();
+    if (row.scale_adapters != nullptr) rows.back()["scale_adapters"] = row.scale_adapters->patches.size();
+    if (row.input_adapters != nullptr) rows.back()["input_adapters"] = row.input_adapters->patches.size();
     if (row.smoothing) rows.back()["smoothing"] = *row.smoothing;
     if (row.input_scale && !row.smoothing) rows.back()["input_scale"] = *row.input_scale;
   }

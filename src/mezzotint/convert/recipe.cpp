@@ -71,20 +71,22 @@ std::string file_name(const std::string& path) {
   return std::filesystem::path(path).filename().string();
 }
 
-void write_loras(const ConvertOptions& options, ordered_json& out) {
-  for (const MergeLora& lora : options.merge_loras)
-    out["merge_loras"].push_back({{"file", file_name(lora.file)}, {"strength", lora.strength}});
-}
-
-void read_loras(ConvertOptions& options, const json& value) {
-  if (!value.is_array()) bad("merge_loras is an array", value.dump());
-  options.merge_loras.clear();
-  for (const json& entry : value) {
-    if (!entry.is_object() || entry.size() != 2 || !entry.contains("file") || !entry.contains("strength") ||
-        !entry["strength"].is_number())
-      bad("an entry of merge_loras is a file and a strength", entry.dump());
-    options.merge_loras.push_back({entry["file"].get<std::string>(), entry["strength"].get<double>()});
-  }
+Field lora_field(const char* name, std::vector<MergeLora> ConvertOptions::*member) {
+  return {name,
+          [=](const ConvertOptions& options, ordered_json& out) {
+            for (const MergeLora& lora : options.*member)
+              out[name].push_back({{"file", file_name(lora.file)}, {"strength", lora.strength}});
+          },
+          [=](ConvertOptions& options, const json& value) {
+            if (!value.is_array()) bad(std::string(name) + " is an array", value.dump());
+            (options.*member).clear();
+            for (const json& entry : value) {
+              if (!entry.is_object() || entry.size() != 2 || !entry.contains("file") || !entry.contains("strength") ||
+                  !entry["strength"].is_number())
+                bad("an entry of " + std::string(name) + " is a file and a strength", entry.dump());
+              (options.*member).push_back({entry["file"].get<std::string>(), entry["strength"].get<double>()});
+            }
+          }};
 }
 
 const std::vector<Field>& fields() {
@@ -144,7 +146,7 @@ const std::vector<Field>& fields() {
          if (!value.is_number()) bad("wrong number in a recipe", value.dump());
          options.smooth = value.get<double>();
        }},
-      {"merge_loras", write_loras, read_loras},
+      lora_field("merge_loras", &ConvertOptions::merge_loras),
       field("merge_dampen", &ConvertOptions::merge_dampen),
       {"merge_rounding",
        [](const ConvertOptions& options, ordered_json& out) {
@@ -160,6 +162,8 @@ const std::vector<Field>& fields() {
          if (!options.merge_original.empty()) out["merge_original"] = file_name(options.merge_original);
        },
        [](ConvertOptions& options, const json& value) { options.merge_original = value.get<std::string>(); }},
+      lora_field("lora", &ConvertOptions::scale_loras),
+      lora_field("calibration_lora", &ConvertOptions::calibration_loras),
   };
   return list;
 }

@@ -38,6 +38,10 @@ void extend_basis(std::vector<float>& basis, std::vector<float> row) {
 
 std::optional<ObjectiveOptions> merge_objective(const MergedTensor& tensor, const formats::Layout& layout) {
   if (tensor.rank == 0 || layout.experts != 1 || tensor.cols() != layout.cols) return std::nullopt;
+  return basis_objective();
+}
+
+ObjectiveOptions basis_objective() {
   ObjectiveOptions options;
   options.moments = Moments::basis;
   options.damping = 1 / kWeight;
@@ -45,8 +49,7 @@ std::optional<ObjectiveOptions> merge_objective(const MergedTensor& tensor, cons
 }
 
 std::vector<float> merge_input_basis(const adapter::Stack& stack, const formats::Layout& layout,
-                                     const std::vector<float>& input_factors) {
-  std::vector<float> basis;
+                                     const std::vector<float>& input_factors, std::vector<float> basis) {
   const auto cols = static_cast<size_t>(layout.cols);
   for (const adapter::Stack::Item& item : stack.items()) {
     const adapter::LowRank* factors = item.effect->low_rank();

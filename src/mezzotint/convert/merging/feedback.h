@@ -15,8 +15,10 @@ namespace mezzotint::convert {
 std::optional<ObjectiveOptions> merge_objective(const MergedTensor& tensor, const formats::Layout& layout);
 
 /// An orthonormal basis [rank, layout.cols] of the row space of the down factors, as the stored weight sees its inputs:
-/// multiplied by `input_factors` (or empty) and rotated as the layout is.
+/// multiplied by `input_factors` (or empty) and rotated as the layout is. Extends `basis`.
 std::vector<float> merge_input_basis(const adapter::Stack& stack, const formats::Layout& layout,
-                                     const std::vector<float>& input_factors);
+                                     const std::vector<float>& input_factors, std::vector<float> basis = {});
+/// The objective that such a basis alone makes.
+ObjectiveOptions basis_objective();
 
 }  // namespace mezzotint::convert

@@ -22,9 +22,17 @@ std::string text_of(const nlohmann::ordered_json& value) {
   return shell_word(value.is_string() ? value.get<std::string>() : value.dump());
 }
 
+/// FILE:STRENGTH, of an entry for an adapter.
+std::string lora_of(const nlohmann::ordered_json& entry) {
+  const auto file = entry.find("file"), strength = entry.find("strength");
+  if (file == entry.end() || strength == entry.end() || !file->is_string()) return text_of(entry);
+  return shell_word(file->get<std::string>() + ":" + strength->dump());
+}
+
 void add_option(std::string& command, const std::string& name, const nlohmann::ordered_json& value) {
   if (value.is_array()) {
-    for (const auto& item : value) command += option_name(name) + " " + text_of(item);
+    for (const auto& item : value)
+      command += option_name(name) + " " + (item.is_object() ? lora_of(item) : text_of(item));
   } else if (value.is_boolean()) {
     if (value.get<bool>()) command += option_name(name);
   } else if (name == "calibration") {
