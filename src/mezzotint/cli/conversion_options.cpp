@@ -182,6 +182,7 @@ void add_conversion_options(CLI::App& app, ConversionArguments& a) {
       ->type_name("NAME");
   add_threads_option(app, a.threads);
   add_merge_options(app, a.merge);
+  add_lora_options(app, a.lora);
 }
 
 convert::ConvertOptions read_options(const ConversionArguments& a) {
@@ -221,6 +222,7 @@ convert::ConvertOptions read_options(const ConversionArguments& a) {
   if (a.input_scale) options.input_scale = *a.input_scale;
   convert::parse_input_scale(options.input_scale);
   apply_merge(a.merge, options);
+  apply_loras(a.lora, options);
   if (a.rounding && !options.merge_loras.empty() && options.rounding == Rounding::Mode::nearest_even)
     options.merge_rounding = convert::MergeRounding::nearest;
   if (a.max_memory && a.streaming_mode)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mezzotint/cli/context.h"
+#include "mezzotint/cli/lora_options.h"
 #include "mezzotint/cli/merge_options.h"
 #include "mezzotint/convert/options.h"
 
@@ -24,6 +25,7 @@ struct ConversionArguments {
   std::optional<int> effort;
   std::optional<double> smooth;
   MergeArguments merge;
+  LoraArguments lora;
   int threads = 0;
 };
 

@@ -59,7 +59,7 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
     {"--simple", "use --effort 0: plain absmax scales and rounding to the nearest code"},
     // Presets
     {"--t5xxl --mistral --visual --generic-text --gemma4 --qwen35 --flux2 --distillation-large --distillation-small "
-     "--nerf-large --nerf-small --radiance --wan --hunyuan --qwen --zimage --zimage-refiner --lora --anima --lens "
+     "--nerf-large --nerf-small --radiance --wan --hunyuan --qwen --zimage --zimage-refiner --anima --lens "
      "--krea2 "
      "--ideogram4 --boogu --ltxv2",
      kPreset},
@@ -70,7 +70,7 @@ constexpr auto kOptions = std::to_array<ForeignOption>({
      "--early-stop-lr -esstall --early-stop-stall --full-matrix --scale-optimization "
      "--scale-refinement",
      kSearch},
-    {"--calib-samples --calib-cpu --calibration-data --calibration-lora", kSamples},
+    {"--calib-samples --calib-cpu --calibration-data", kSamples},
     // Fork: smoothing, GPTQ, QuIP
     {"--smoothquant --smoothquant-alpha", "use --smooth ALPHA with --calibration"},
     {"--gptq-actorder --gptq-fast --gptq-turbo", kSearch},

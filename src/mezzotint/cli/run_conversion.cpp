@@ -137,8 +137,9 @@ ConversionJob plan_job(checkpoint::Model model, const std::filesystem::path& out
                        const convert::ConvertOptions& options, int threads) {
   auto plan = convert::make_plan(model, output, options, convert::thread_count(threads));
   convert::refuse_input_as_output(model.source(), plan.layout);
-  if (plan.merge)
-    for (const auto& file : plan.merge->files()) convert::refuse_input_as_output(file.source(), plan.layout);
+  for (const auto& adapters : {plan.merge, plan.scale_adapters, plan.input_adapters})
+    if (adapters)
+      for (const auto& file : adapters->files()) convert::refuse_input_as_output(file.source(), plan.layout);
   if (plan.original) convert::refuse_input_as_output(plan.original->source(), plan.layout);
   for (const auto& warning : plan.warnings) warn(warning);
   return {std::move(model), std::move(plan), std::nullopt};
