@@ -50,11 +50,12 @@ Two figures: the layer's output, and gradients of its input and of every paramet
 - **`float64`**: the output against the float64 layer with the merged weight, in units of 2^-53; gradients against central
   differences, in millionths of their size (limit 1).
 - **Plain dtypes**: relative errors (Frobenius norm) against the float64 layer with the merged weight, in half steps of the dtype.
-  Limits 6 and 12: a few roundings.
+  Limits 6 and 32: a few roundings, and what cancels in gradients of rotations whose norm is bound.
 - **Quantized formats**: relative errors against the float64 layer with decoded weight + exact delta, over the error that the
   layer has without adapters, since its kernels round inputs as the format's runtime does (at least 2^-20). 1.00 is as
-  accurate as the layer alone, less where the adapter's share is exact. Limits 1.5 and 3. Convolutions are stored in memory as
-  the matrix [O, I * kernel]; no file format has them.
+  accurate as the layer alone, less where the adapter's share is exact. Limits 1.5 and 3. Convolutions are stored in memory
+  (`tensor::from_float`), those of two and three dimensions as the matrix [O, I * kernel]; a weight of three dimensions is taken
+  for a bank of experts [E, N, K], so that a conv1d, whose K is 4 here, fits formats without blocks of columns only.
 """,
 }
 
