@@ -11,6 +11,7 @@ if __name__ == "__main__":
     from calibration_cases import *  # noqa: F403
     from convert_cases import *  # noqa: F403
     from extract_cases import *  # noqa: F403
+    from lora_cases import *  # noqa: F403
     from merge_cases import *  # noqa: F403
     from other_cases import *  # noqa: F403
     unittest.main(argv=[sys.argv[0]] + sys.argv[2:])
