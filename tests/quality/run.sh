@@ -28,6 +28,8 @@ done
 failed=0
 "$venv/bin/python" "$here/synthetic.py" || failed=1
 "$venv/bin/python" "$here/layers.py" || failed=1
+"$venv/bin/python" "$here/lora_scales.py" || failed=1
+"$venv/bin/python" "$here/calibration_lora.py" || failed=1
 if [[ ${WIDE:-} ]]; then
   "$venv/bin/python" "$here/wide.py" || failed=1
   "$venv/bin/python" "$here/segments.py" --wide || failed=1
