@@ -88,8 +88,7 @@ TEST_F(MergingWith, NormsThatTakeOverFactors) {
   const auto calibration = adapters_ / "calibration.safetensors";
   test::write_raw(calibration, recording);
   Lora::random(rng, 48, 64, 4).write(lora, stem + "SelfAttention.q");
-  lora.tensors.emplace_back(stem + "layer_norm.w_norm", test::f32_tensor({64}, normal_floats(rng, 64, 0.1)));
-  ConvertOptions plain{.to = "int8_row", .preset = "none", .smooth = 0.5};
+  ConvertOptions plain{.to = "int8_row", .preset = "t5", .smooth = 0.5};
   plain.calibration = {calibration.string()};
   const MergeLora option = lora_file(lora);
   expect_like_merging_first(file, option, plain);
@@ -98,6 +97,11 @@ TEST_F(MergingWith, NormsThatTakeOverFactors) {
   rough.smooth.reset();
   rough.merge_loras = {option};
   EXPECT_NE(smoothed.at(stem + "layer_norm.weight"), convert(file, rough).at(stem + "layer_norm.weight"));
+
+  lora.tensors.emplace_back(stem + "layer_norm.w_norm", test::f32_tensor({64}, normal_floats(rng, 64, 0.1)));
+  plain.merge_loras = {lora_file(lora)};
+  convert(file, plain);
+  EXPECT_THAT(row(plan_, stem + "SelfAttention.k").reason, EndsWith("layer_norm.weight is changed by an adapter"));
 }
 
 TEST_F(MergingWith, ASizeBudget) {

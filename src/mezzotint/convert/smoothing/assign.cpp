@@ -10,6 +10,7 @@
 
 #include "mezzotint/checkpoint/suffixes.h"
 #include "mezzotint/convert/smoothing/norms.h"
+#include "mezzotint/convert/tiles.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -61,10 +62,13 @@ class SmoothingAssignment {
   }
 
  private:
-  bool takes_factors(size_t part, int64_t width) const {
-    const io::TensorInfo& info = model_.source().tensors()[plan_.rows[part].source];
-    const bool plain = info.dtype == DType::f32 || info.dtype == DType::bf16 || info.dtype == DType::f16;
-    return plan_.rows[part].action != Action::encode && plain && info.shape == Shape{width};
+  /// Why a norm cannot take factors, or "".
+  std::string why_not_norm(size_t part, int64_t width) const {
+    const PlanRow& row = plan_.rows[part];
+    const io::TensorInfo& info = model_.source().tensors()[row.source];
+    if (row.merge != nullptr) return "is changed by an adapter";
+    if (row.action != Action::encode && is_plain_float(info.dtype) && info.shape == Shape{width}) return "";
+    return "is not stored as floats that could take them";
   }
 
   /// Why the inputs of a layer cannot be smoothed whoever takes the factors, or "".
@@ -88,9 +92,8 @@ class SmoothingAssignment {
     if (found == groups_.end())
       return fmt::format("{} has no place for smoothing factors, and no norm in front is known to take them", row.to);
     for (const size_t part : found->second->parts)
-      if (!takes_factors(part, row.layout->cols))
-        return fmt::format("{} has no place for smoothing factors, and {} is not stored as floats that could take them",
-                           row.to, plan_.rows[part].name);
+      if (const std::string reason = why_not_norm(part, row.layout->cols); !reason.empty())
+        return fmt::format("{} has no place for smoothing factors, and {} {}", row.to, plan_.rows[part].name, reason);
     for (const size_t reader : found->second->readers) {
       const PlanRow& other = plan_.rows[reader];
       std::string reason = why_not_at_all(reader);
