@@ -1,21 +1,6 @@
 #include "mezzotint/cli/merge_options.h"
 
-#include <charconv>
-#include <filesystem>
-
 namespace mezzotint::cli {
-
-convert::MergeLora parse_lora(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  std::error_code ignored;
-  if (colon == std::string::npos || colon == 0 || std::filesystem::exists(text, ignored)) return {text, 1};
-  const char *begin = text.data() + colon + 1, *end = text.data() + text.size();
-  if (begin != end && *begin == '+') ++begin;
-  double strength = 0;
-  const auto [at, failure] = std::from_chars(begin, end, strength);
-  if (failure != std::errc() || at != end) return {text, 1};
-  return {text.substr(0, colon), strength};
-}
 
 void add_merge_options(CLI::App& app, MergeArguments& a) {
   const auto group = [](CLI::Option* option) { return option->group("Adapters"); };

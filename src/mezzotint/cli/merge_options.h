@@ -4,14 +4,13 @@
 #include <vector>
 
 #include "mezzotint/cli/context.h"
+#include "mezzotint/convert/lora_argument.h"
 #include "mezzotint/convert/options.h"
 
 /// Adapters on a command line.
 namespace mezzotint::cli {
 
-/// FILE or FILE:STRENGTH. A strength is what follows the last colon if it reads as a number, so that other colons in
-/// names do no harm; a file that is called so whole wins.
-convert::MergeLora parse_lora(const std::string& text);
+using convert::parse_lora;
 
 /// The options of `convert` and `plan`.
 struct MergeArguments {
