@@ -140,6 +140,26 @@ TEST_F(TorchModules, QuantizesConvolutions) {
   EXPECT_TRUE(again.conv->forward(x).equal(loaded.conv->forward(x))) << "the matrix of a convolution finds its shape";
 }
 
+TEST_F(TorchModules, GiveTheMatrixOfAConvolutionItsShape) {
+  struct Flat : torch::nn::Module {
+    Flat() { conv = register_module("conv", torch::nn::Linear(96, 64)); }
+    torch::nn::Linear conv{nullptr};
+  } original, flat;
+  struct Line : torch::nn::Module {
+    Line() { conv = register_module("conv", torch::nn::Conv1d(torch::nn::Conv1dOptions(32, 64, 3))); }
+    torch::nn::Conv1d conv{nullptr};
+  } line;
+  save(original, path("flat"));
+  load(flat, Model::open(path("flat")), {.compute = at::kFloat, .overrides = {{"conv", "int8_row"}}});
+  save(flat, path("flat8"));
+  load(line, Model::open(path("flat8")), {.compute = at::kFloat});
+  ASSERT_TRUE(tensor::is_quantized(line.conv->weight));
+  const at::NoGradGuard guard;
+  const at::Tensor values = tensor::dequantized(flat.conv->weight).view({64, 32, 3}), x = torch::randn({2, 32, 9});
+  EXPECT_TRUE(tensor::dequantized(line.conv->weight).equal(values));
+  EXPECT_TRUE(line.conv->forward(x).equal(at::conv1d(x, values, line.conv->bias)));
+}
+
 TEST_F(TorchModules, OthersTakePlainTensorsOnly) {
   Foreign original;
   {

@@ -125,7 +125,7 @@ class Loader {
                                          .unscaled_inputs = options_.unscaled_inputs};
     StoredWeight weight = read_layer(file_, layer, options_.mmap);
     // The matrix of a convolution.
-    if (shape.size() > 3 &&
+    if (shape.size() > 2 &&
         weight.layout.shape == Shape{shape[0], c10::multiply_integers(shape.begin() + 1, shape.end())})
       weight.convolution = shape;
     return tensor::make_tensor(std::make_shared<const StoredWeight>(std::move(weight)), options_.compute, false,
