@@ -99,7 +99,7 @@ ClosedForm::Part ClosedForm::lokr() const {
 ClosedForm::Part ClosedForm::glora(const Values& w) const {
   const Part &a1 = part("a1.weight"), &a2 = part("a2.weight"), &b1 = part("b1.weight"), &b2 = part("b2.weight");
   const Part weight{outputs_, inputs_ * kernel_, w};
-  if (a1.rows != inputs_) {  // the old layout, which knows no kernel
+  if (a1.rows != inputs_ || b1.rows != outputs_ || b1.cols != b2.rows) {  // the old layout, which knows no kernel
     Part delta = product(product(weight, a2), a1);
     const Part added = product(b2, b1);
     for (size_t i = 0; i < w.size(); ++i) delta.values[i] = (delta.values[i] + added.values[i]) * alpha_over(a1.rows);

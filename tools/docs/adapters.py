@@ -53,9 +53,8 @@ Two figures: the layer's output, and gradients of its input and of every paramet
   Limits 6 and 32: a few roundings, and what cancels in gradients of rotations whose norm is bound.
 - **Quantized formats**: relative errors against the float64 layer with decoded weight + exact delta, over the error that the
   layer has without adapters, since its kernels round inputs as the format's runtime does (at least 2^-20). 1.00 is as
-  accurate as the layer alone, less where the adapter's share is exact. Limits 1.5 and 3. Convolutions are stored in memory
-  (`tensor::from_float`), those of two and three dimensions as the matrix [O, I * kernel]; a weight of three dimensions is taken
-  for a bank of experts [E, N, K], so that a conv1d, whose K is 4 here, fits formats without blocks of columns only.
+  accurate as the layer alone, less where the adapter's share is exact. Limits 1.5 and 3. Convolutions are stored as the matrix
+  [O, I * kernel], as `nn::load` gives it to them; formats that are only read bring the layer of their reference bytes.
 """,
 }
 
