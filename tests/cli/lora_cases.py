@@ -4,6 +4,7 @@ import struct
 
 import checkpoints
 from adapter_case import COLS, RANK, ROWS, AdapterTest
+from checkpoints import f32
 
 
 class LoraTest(AdapterTest):
@@ -81,10 +82,27 @@ class LoraTest(AdapterTest):
         for options in [("--effort", "0"), ("--optimizer", "search"), ("--rounding", "stochastic"), ("--to", "bf16")]:
             self.run_cli(*self.convert, "o.safetensors", "--calibration-lora", "lora.safetensors", *options, code=2)
 
+    def test_size_budgets(self):
+        model = checkpoints.model(self.dir / "m.safetensors", blocks=4)
+        shape = checkpoints.read(model)[0]["blocks.0.attn.q.weight"][1]
+        checkpoints.write(self.dir / "lora.safetensors", {
+            "blocks.0.attn.q.lora_B.weight": ("F32", [shape[0], 1], f32(*[8.0] * shape[0])),
+            "blocks.0.attn.q.lora_A.weight": ("F32", [1, shape[1]], f32(*[1.0] * shape[1]))})
+        sizes = [self.run_json("plan", model, "--to", name)["bytes_out"] for name in ("nvfp4", "bf16")]
+        for share in (0.1, 0.5, 1.1):
+            target = int(sizes[0] + share * (sizes[1] - sizes[0]))
+            options = ["--target-size", target, "--lora", "lora.safetensors", "--calibration-lora", "lora.safetensors"]
+            self.run_cli("convert", model, "-o", "out.safetensors", "-f", *options)
+            self.assertLessEqual((self.dir / "out.safetensors").stat().st_size, target)
+            tensors, metadata = checkpoints.read(self.dir / "out.safetensors")
+            self.assertEqual(len(json.loads(metadata["mezzotint"])["recipe"]["lora"]), 1)
+        warnings = self.run_cli("plan", model, *options).stderr
+        self.assertIn("`--lora` changes nothing", warnings)
+
     def test_what_makes_no_sense(self):
         run = lambda *options, code=1: self.run_cli(*self.convert, "o.safetensors", *options, code=code).stderr  # noqa: E731
         self.assertIn("adapters", run("--strict", code=2))
-        self.assertIn("no layer that the adapter changes", run("--lora", "lora.safetensors", "--exclude", "q", code=2))
+        self.assertIn("No layer that the adapter changes", run("--lora", "lora.safetensors", "--exclude", "q", code=2))
         self.write_lora("stray.safetensors", "blocks.7.q")
         for option in ["--lora", "--calibration-lora"]:
             self.assertIn("adapter-unrelated", run(option, "stray.safetensors"))

@@ -303,7 +303,14 @@ TEST_F(CalibrationLora, Errors) {
   // Layers that a config wants plain stay plain.
   ConvertOptions config{.to = "int8_row"};
   config.layer_config = R"({"blocks.0.q": {"format": "int8_row", "simple": true}})";
-  EXPECT_EQ(with(config, {lora}), "bad-option");
+  EXPECT_EQ(with(config, {lora}), "");
+  config.preset = "none";
+  config.calibration_loras = {lora};
+  const Plan plain = plan(file, config);
+  EXPECT_EQ(row(plain, "blocks.0.q").method.label, "plain");
+  EXPECT_TRUE(std::any_of(plain.warnings.begin(), plain.warnings.end(), [](const std::string& line) {
+    return line.find("`--calibration-lora` changes nothing") != std::string::npos;
+  }));
 }
 
 }  // namespace

@@ -343,6 +343,36 @@ TEST_F(LoraScales, GoWithMergedAdapters) {
   }
 }
 
+// Scales of a layer that takes up one adapter and keeps its format move by powers of two, as far as the other needs.
+TEST_F(LoraScales, GoWithMergesThatKeepTheFormat) {
+  const RawFile file = two_blocks(), packed = convert(file, {.to = "float8_e4m3fn", .preset = "none"});
+  const std::string name = kLayer + ".weight_scale";
+  const float stored = floats_of(packed.at(name)).at(0);
+  const Matrix before = plain_values(convert(packed, {.to = "fp32", .preset = "none"}).at(kWeight));
+  Lora a = Lora::random(rng_, 256, 512, 8, 0.05), b = Lora::random(rng_, 256, 512, 8, 1.5);
+  RawFile one, two;
+  a.write(one, kLayer);
+  b.write(two, kLayer);
+  const Matrix delta = a.delta(), later = b.delta();
+  double merged = 0, largest = 0;
+  for (size_t i = 0; i < before.size(); ++i) {
+    merged = std::max(merged, std::abs(before[i] + delta[i]));
+    largest = std::max({largest, merged, std::abs(before[i] + delta[i] + later[i])});
+  }
+  ConvertOptions options = aware("float8_e4m3fn", {});
+  options.merge_loras = {lora_file(one, 1, "one")};
+  const float without = floats_of(convert(packed, options).at(name)).at(0);
+  options.scale_loras = {lora_file(two, 1, "two")};
+  const float with = floats_of(convert(packed, options).at(name)).at(0);
+  EXPECT_TRUE(row(plan_, kLayer).keeps_format);
+  const auto power = [&](double amax) {
+    return std::exp2(std::max(0.0, std::ceil(std::log2(amax / 448 / double{stored}) - 1e-6)));
+  };
+  EXPECT_EQ(without, stored * static_cast<float>(power(merged)));
+  EXPECT_EQ(with, stored * static_cast<float>(power(largest)));
+  EXPECT_GT(with, without);
+}
+
 TEST_F(LoraScales, AreToldAbout) {
   const RawFile file = two_blocks();
   const MergeLora a = random_lora("a", 0.25);

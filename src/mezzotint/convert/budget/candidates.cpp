@@ -116,6 +116,13 @@ bool is_kept(const formats::Selection& selection, const Shape& shape, DType dtyp
   return stored == dtype || (!selection.format->quantized && facts(stored).bits >= facts(dtype).bits);
 }
 
+/// What decides formats and sizes of layers: adapters that are not merged do not.
+ConvertOptions without_adapters(ConvertOptions options) {
+  options.scale_loras.clear();
+  options.calibration_loras.clear();
+  return options;
+}
+
 }  // namespace
 
 FormatCandidates::FormatCandidates(const checkpoint::Model& model, std::filesystem::path output, ConvertOptions options,
@@ -140,7 +147,7 @@ FormatCandidates::FormatCandidates(const checkpoint::Model& model, std::filesyst
 
 void FormatCandidates::find_layers(bool uniform) {
   const UserConfig user(*model_, options_);
-  ConvertOptions options = options_;
+  ConvertOptions options = without_adapters(options_);
   options.fallback.clear();  // what it is for is kept by a rule
   std::map<size_t, FormatLayer> found;
   for (const NamedFormat& format : formats_) {
@@ -164,7 +171,8 @@ void FormatCandidates::find_layers(bool uniform) {
 
 void FormatCandidates::add_format(const NamedFormat& format) {
   const auto& [text, selection] = format;
-  const Plan plan = make_plan(*model_, output_, with_entries(std::vector<std::string>(layers_.size(), text)), 1);
+  const ConvertOptions options = with_entries(std::vector<std::string>(layers_.size(), text));
+  const Plan plan = make_plan(*model_, output_, without_adapters(options), 1);
   std::map<size_t, const PlanRow*> rows;
   for (const PlanRow& row : plan.rows) rows.emplace(row.source, &row);
   for (size_t i = 0; i < layers_.size(); ++i) {

@@ -37,8 +37,15 @@ bool fits(const PlanRow& row, const MergedTensor& adapters) {
   return adapters.after == adapters.before && adapters.before == (row.merge != nullptr ? row.merge->after : row.shape);
 }
 
-[[noreturn]] void nothing_to_do(const std::string& file, std::string problem, std::string advice) {
+[[noreturn]] void refuse(const std::string& file, std::string problem, std::string advice) {
   throw Error({.name = "bad-option", .problem = std::move(problem), .file = file, .advice = std::move(advice)});
+}
+
+/// No layer is left to do something for. A layer config decides layer by layer, also for a size budget: only a warning.
+void nothing_to_do(Plan& plan, const char* option, const std::string& file, const std::string& problem) {
+  if (plan.options.layer_config.empty())
+    refuse(file, problem, "Give a quantized format with --to, and check what --preset and --exclude keep.");
+  plan.warnings.push_back(fmt::format("{}; `{}` changes nothing.", problem, option));
 }
 
 }  // namespace
@@ -83,8 +90,8 @@ void use_scale_adapters(Plan& plan, const Model& model) {
     plan.warnings.push_back(
         fmt::format("{} layers are enlarged by adapters; their scales allow for the weights alone.", unfit));
   if (ready == 0)
-    nothing_to_do(options.scale_loras.front().file, "no layer that the adapter changes gets new scales",
-                  "Give a quantized format with --to, and check what --preset and --exclude keep.");
+    nothing_to_do(plan, "--lora", options.scale_loras.front().file,
+                  "No layer that the adapter changes gets new scales");
 }
 
 void use_input_adapters(Plan& plan, const Model& model) {
@@ -92,11 +99,11 @@ void use_input_adapters(Plan& plan, const Model& model) {
   if (options.calibration_loras.empty()) return;
   const std::string& first = options.calibration_loras.front().file;
   if (options.rounding != Rounding::Mode::nearest_even)
-    nothing_to_do(first, "stochastic rounding spares no inputs", "Leave --rounding stochastic away.");
+    refuse(first, "stochastic rounding spares no inputs", "Leave --rounding stochastic away.");
   if (options.optimizer == "plain" || options.optimizer == "search" ||
       (options.optimizer.empty() && options.effort == 0))
-    nothing_to_do(first, "rounding to the nearest code spares no inputs",
-                  "Give --effort 1 or more, or an optimizer with feedback.");
+    refuse(first, "rounding to the nearest code spares no inputs",
+           "Give --effort 1 or more, or an optimizer with feedback.");
   plan.input_adapters = std::make_shared<const Merge>(
       model,
       AdapterRequest{
@@ -130,8 +137,8 @@ void use_input_adapters(Plan& plan, const Model& model) {
                     "layer's inputs; these layers are rounded without them.",
                     without));
   if (ready == 0)
-    nothing_to_do(first, "no layer that is quantized anew has inputs that the adapter reads",
-                  "Give a quantized format with --to, and check what --preset and --exclude keep.");
+    nothing_to_do(plan, "--calibration-lora", first,
+                  "No layer that is quantized anew has inputs that the adapter reads");
 }
 
 int64_t basis_rank(const PlanRow& row) {
