@@ -78,7 +78,7 @@ tidy: build
 
 test-peers: build
 	torch=$$(tools/torch-venv); cmake --preset release -D MEZZOTINT_TORCH="$$torch"
-	cmake --build --preset release -j $(JOBS) --target mezzotint-run
+	cmake --build --preset release -j $(JOBS) --target mezzotint-run bypass_layers
 	tests/peers/run.sh
 
 # Not a part of `make test`: its compilation alone costs more than four minutes.

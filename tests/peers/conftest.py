@@ -64,6 +64,12 @@ def comfy(kitchen):
 
 
 @pytest.fixture(scope="session")
+def lycoris(torch):
+    """LyCORIS's modules, one class for each algorithm."""
+    return need_module("lycoris.modules")
+
+
+@pytest.fixture(scope="session")
 def ctq():
     """Command line of convert_to_quant in this environment."""
     need_module("convert_to_quant")
@@ -131,6 +137,25 @@ def mezzotint(producer):
     if not isinstance(producer, Program):
         pytest.skip("needs the program, --producer=reference was given")
     return producer
+
+
+def beside_the_program(name):
+    """The path of another program of the same build."""
+    path = Path(os.environ.get("MEZZOTINT", "")).with_name(name)
+    if not os.access(path, os.X_OK):
+        pytest.fail(f"no program {path}: build {name}, with MEZZOTINT_TORCH", pytrace=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def mezzotint_run(mezzotint):
+    return beside_the_program("mezzotint-run")
+
+
+@pytest.fixture(scope="session")
+def bypass_layers(mezzotint):
+    """tests/nn/layers/bypass_layers.cpp"""
+    return beside_the_program("bypass_layers")
 
 
 @pytest.fixture
