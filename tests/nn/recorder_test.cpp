@@ -10,6 +10,7 @@
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/convert/execute.h"
+#include "mezzotint/nn/bypass/bypass.h"
 #include "mezzotint/nn/input_scales.h"
 #include "mezzotint/nn/layer.h"
 #include "mezzotint/nn/load.h"
@@ -123,6 +124,28 @@ TEST_F(Recorder, SquareWeightsAndGradientsAreToldApart) {
   EXPECT_EQ(recorder.statistics("first").tokens, 8u);
   at::mm(x.detach(), net.first->weight.t());
   EXPECT_EQ(recorder.statistics("first").tokens, 16u);
+}
+
+TEST_F(Recorder, LayersWithAdapters) {
+  const at::NoGradGuard guard;
+  RecordedNet net;
+  const at::Tensor x = random({9, 128}, 3);
+  const auto lora = [](int64_t outputs, int64_t inputs) {
+    return LayerAdapter{
+        .factors = {{"lora_up", random({outputs, 4}, 6) * 0.02}, {"lora_down", random({4, inputs}, 7)}}};
+  };
+  const CalibrationRecorder before(net);
+  Bypass bypass(net);
+  bypass.attach("first", lora(256, 128));
+  bypass.attach("second", lora(128, 256));
+  const CalibrationRecorder after(net);
+  const at::Tensor hidden = net.first->forward(x);
+  net.second->forward(hidden);
+  for (const CalibrationRecorder* recorder : {&before, &after}) {
+    EXPECT_THAT(recorder->layers(), ElementsAre("first", "second"));
+    Oracle(x).expect(recorder->statistics("first"));
+    Oracle(hidden).expect(recorder->statistics("second"));
+  }
 }
 
 TEST_F(Recorder, QuantizedWeightsAndOtherDtypes) {

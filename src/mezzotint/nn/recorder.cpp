@@ -16,6 +16,7 @@
 #include "mezzotint/convert/regex.h"
 #include "mezzotint/nn/input_statistics.h"
 #include "mezzotint/tensor/quantized_tensor.h"
+#include "mezzotint/tensor/stand_in.h"
 
 namespace mezzotint::nn {
 namespace {
@@ -35,6 +36,8 @@ constexpr Product kProducts[] = {{"aten::linear", 0, 1, false}, {"aten::addmm", 
 /// What a weight and its views have in common.
 const void* identity(const at::Tensor& weight) {
   if (!weight.defined() || weight.is_meta()) return nullptr;
+  // A layer with adapters; what they make of its input is not recorded.
+  if (const tensor::StandInImpl* stand_in = tensor::as_stand_in(weight)) return identity(stand_in->behind());
   if (tensor::is_quantized(weight)) return tensor::quantized(weight).stored().get();
   return weight.has_storage() ? weight.const_data_ptr() : nullptr;
 }

@@ -20,9 +20,10 @@ struct RecordOptions {
 
 /// Records from its making to its end, or stop(). It watches the products of this thread (torch's RecordFunction) for
 /// the module's weights, so any module will do: ours, torch's own or others, quantized or not, under autocast and with
-/// gradients. Without a recorder nothing is slower. A layer is a parameter NAME.weight of rank 2 or 3 that multiplies
-/// inputs from the right, x W' (linear, addmm, matmul, mm, bmm). Make it after loading; recorders may overlap, and must
-/// end in the thread where they began. Statistics are of inputs in front of pre_quant_scale.
+/// gradients, with adapters beside its layers (bypass/bypass.h). Without a recorder nothing is slower. A layer is a
+/// parameter NAME.weight of rank 2 or 3 that multiplies inputs from the right, x W' (linear, addmm, matmul, mm, bmm).
+/// Make it after loading; recorders may overlap, and must end in the thread where they began. Statistics are of inputs
+/// in front of pre_quant_scale.
 class CalibrationRecorder {
  public:
   explicit CalibrationRecorder(const torch::nn::Module& module, const RecordOptions& options = {});
