@@ -109,6 +109,39 @@ def comfyui_inputs(programs, folder):
         check((outs[0] != outs[1]) == differs, f"{format}: --comfyui-inputs changes what it should not, or nothing")
 
 
+def adapters_beside(programs, folder, rng):
+    """--lora gives what the merged model gives, leaves the base alone, and says what has no place."""
+    model, inputs, lora = folder / "model.safetensors", folder / "inputs.safetensors", folder / "lora.safetensors"
+    tensors = {}
+    for layer in ("blocks_0_self_attn_q", "blocks_0_cross_attn_o", "blocks_0_ffn_0"):
+        rows = HIDDEN if layer.endswith("ffn_0") else WIDTH
+        tensors[f"lora_unet_{layer}.lora_up.weight"] = normal(rng, [rows, 2], 1.0)
+        tensors[f"lora_unet_{layer}.lora_down.weight"] = normal(rng, [2, WIDTH], 0.1)
+    tensors["lora_unet_blocks_9_ffn_0.diff_b"] = normal(rng, [HIDDEN], 1.0)
+    write(lora, tensors)
+    merged, recorded = folder / "merged.safetensors", folder / "recorded-lora.safetensors"
+    subprocess.run([programs / "mezzotint", "merge", model, "-o", merged, "--lora", f"{lora}:0.5", "--lora", f"{lora}:0.25",
+                    "--no-dampen", "-q"], check=True, capture_output=True)
+
+    def sample(model, *arguments):
+        out = folder / "lora-out.safetensors"
+        done = subprocess.run([programs / "mezzotint-run", "wan", model, inputs, "-o", out, "--steps", "1", "--cfg", "1",
+                               "--dtype", "fp32", "-f", *arguments], check=True, capture_output=True, text=True)
+        return array.array("f", read(out)["out"][2]), done
+    plain, _ = sample(model)
+    beside, done = sample(model, "--lora", f"{lora}:0.5", "--lora", f"{lora}:0.25", "--record", recorded)
+    expected, _ = sample(merged)
+    size = max(abs(x) for x in expected)
+    check(max(abs(a - b) for a, b in zip(beside, expected)) <= 1e-5 * size, "--lora gives something else than the merged model")
+    check(max(abs(a - b) for a, b in zip(beside, plain)) >= 1e-2 * size, "--lora changes nothing")
+    check("strength 0.5, beside 3 weights" in done.stdout and "strength 0.25, beside 3 weights" in done.stdout, done.stdout)
+    check("left out lora_unet_blocks_9_ffn_0" in done.stderr, done.stderr)
+    check(any(name.startswith("blocks.0.self_attn.q") for name in read(recorded)), "layers with adapters are not recorded")
+    refused = subprocess.run([programs / "mezzotint-run", "wan", model, inputs, "-o", folder / "none.safetensors", "--steps", "1",
+                              "--cfg", "1", "--lora", inputs], check=False, capture_output=True, text=True)
+    check(refused.returncode == 1 and "no adapter" in refused.stderr, refused.stderr)
+
+
 def own_layout(programs, examples, folder, rng):
     model, saved = folder / "layer.safetensors", folder / "log8.safetensors"
     shape, values = normal(rng, [64, 96], 0.1)
@@ -131,6 +164,7 @@ def main():
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
         sample_wan(programs, examples, Path(folder), rng)
+        adapters_beside(programs, Path(folder), rng)
         comfyui_inputs(programs, Path(folder))
         own_layout(programs, examples, Path(folder), rng)
     print("ok")

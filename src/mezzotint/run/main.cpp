@@ -4,8 +4,10 @@
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "mezzotint/base/error.h"
+#include "mezzotint/convert/lora_argument.h"
 #include "mezzotint/run/wan.h"
 
 int main(int argc, char** argv) {
@@ -24,6 +26,15 @@ int main(int argc, char** argv) {
   command.add_option("--cfg", wan.sampling.guidance, "Guidance");
   command.add_option("--shift", wan.sampling.shift, "Of the noise levels")->check(CLI::PositiveNumber);
   command.add_option("--to", wan.to, "Quantize float weights to this format while they are read");
+  std::vector<std::string> loras;
+  command
+      .add_option("--lora", loras,
+                  "Adapter to compute beside the layers, whose weights stay as they are: LoRA, LoHa, LoKr, OFT, BOFT, "
+                  "GLoRA, DoRA. Repeatable, each with its full strength; 1 where none is given")
+      ->type_size(1)
+      ->expected(1, 1 << 20)
+      ->allow_extra_args(false)
+      ->type_name("FILE[:STRENGTH]");
   command.add_option("--record", wan.calibration,
                      "Also write a calibration file of this run, for `mezzotint convert --calibration`");
   command.add_option("--heads", wan.heads, "Heads of attention, where they are not 128 wide");
@@ -35,6 +46,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   try {
     const c10::InferenceMode guard;
+    for (const std::string& text : loras) wan.loras.push_back(mezzotint::convert::parse_lora(text));
     mezzotint::run::wan(wan);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "mezzotint-run: error: %s\n", error.what());

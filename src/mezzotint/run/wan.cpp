@@ -8,6 +8,7 @@
 
 #include "mezzotint/base/error.h"
 #include "mezzotint/models/wan/load.h"
+#include "mezzotint/nn/bypass/bypass.h"
 #include "mezzotint/nn/recorder.h"
 #include "mezzotint/tensor/dispatch.h"
 #include "mezzotint/tensor/files.h"
@@ -20,6 +21,22 @@ at::Tensor input(const std::map<std::string, at::Tensor>& inputs, const std::str
   if (found == inputs.end())
     throw Error({.name = "input-missing", .problem = "the inputs lack a tensor", .file = file, .tensor = name});
   return found->second;
+}
+
+/// Computes the adapters beside the model's layers; returns a line on each. What has no place there is said at once.
+std::string attach(nn::Bypass& bypass, const std::vector<convert::MergeLora>& loras,
+                   const std::vector<adapter::AdapterFile>& files) {
+  std::string text;
+  for (size_t i = 0; i < loras.size(); ++i) {
+    const nn::AttachReport& report = bypass.report(bypass.attach(files[i], {.strength = loras[i].strength}));
+    for (const auto& [target, reason] : report.left_out)
+      fmt::print(stderr, "{}: left out {}: {}\n", loras[i].file, target, reason);
+    for (const auto& [key, reason] : files[i].unused())
+      fmt::print(stderr, "{}: left out {}: {}\n", loras[i].file, key, reason);
+    text +=
+        fmt::format("{}: strength {:g}, beside {} weights\n", loras[i].file, loras[i].strength, report.attached.size());
+  }
+  return text;
 }
 
 }  // namespace
@@ -42,12 +59,17 @@ void wan(const WanArguments& arguments) {
   else if (arguments.sampling.guidance != 1)
     null = read("context_null").to(type);
 
+  std::vector<adapter::AdapterFile> loras;
+  for (const convert::MergeLora& lora : arguments.loras) loras.push_back(adapter::AdapterFile::open(lora.file));
+
   nn::LoadOptions loading{.compute = type, .to = arguments.to};
   if (arguments.comfyui_inputs) loading.unscaled_inputs = tensor::UnscaledInputs::as_comfyui;
   nn::LoadReport report;
   const auto model = models::wan::load(arguments.model, loading, arguments.heads, &report);
   std::optional<nn::CalibrationRecorder> recorder;
   if (!arguments.calibration.empty()) recorder.emplace(*model);
+  nn::Bypass bypass(*model);
+  const std::string attached = attach(bypass, arguments.loras, loras);
   const tensor::DispatchScope scope;
   at::Tensor out;
   if (arguments.steps) {
@@ -62,6 +84,7 @@ void wan(const WanArguments& arguments) {
   if (arguments.quiet) return;
   fmt::print("{} parameters, {:.1f} MB, {} tensors of the file not used\n", report.loaded.size(),
              static_cast<double>(report.bytes) * 1e-6, report.unexpected.size());
+  fmt::print("{}", attached);
   if (scope.dequantized() > 0) fmt::print("{}", scope.summary());
 }
 

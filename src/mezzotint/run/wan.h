@@ -1,7 +1,9 @@
 #pragma once
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "mezzotint/convert/options.h"
 #include "mezzotint/models/wan/sampler.h"
 
 namespace mezzotint::run {
@@ -12,7 +14,8 @@ struct WanArguments {
   std::optional<int> steps;  ///< none = one forward
   models::wan::SampleOptions sampling;
   std::string to;
-  std::string calibration;  ///< file for statistics of the layers' inputs, "" = none
+  std::string calibration;                ///< file for statistics of the layers' inputs, "" = none
+  std::vector<convert::MergeLora> loras;  ///< beside the layers (nn/bypass), in this order
   int64_t heads = 0;
   bool comfyui_inputs = false;  ///< tensor::UnscaledInputs::as_comfyui
   bool overwrite = false, quiet = false;
