@@ -11,49 +11,14 @@ the limits given by --max-ratio and --limit-mb.
 """
 import argparse
 import os
-import platform
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import timing
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def drop_caches():
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3\n", encoding="ascii")
-
-
-def timed(command, limit_bytes=None):
-    """Wall seconds, CPU seconds and peak resident bytes of one command, from wait4."""
-    def limit():
-        if limit_bytes:
-            resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=limit)
-    error = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"{' '.join(map(str, command))}: failed\n{error.decode()}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-
-
-def describe(values):
-    return f"median {statistics.median(values):7.2f} s  (min {min(values):.2f}, max {max(values):.2f})"
-
-
-def machine():
-    model = "unknown CPU"
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
 
 
 def main():
@@ -76,34 +41,23 @@ def main():
         os.sync()
         convert = [args.bin / "mezzotint", "convert", source, "-o", output, "--to", args.to, "--effort", args.effort, "--force",
                    "--quiet"]
-        copy_command = ["sh", "-c", f"cp --reflink=never '{source}' '{copy}' && sync '{copy}'"]
 
-        print(f"machine: {machine()}; MEZZOTINT_ISA={os.environ.get('MEZZOTINT_ISA', '(best)')}")
-        walls, cpus, peaks = {"cp": [], "convert": []}, {"cp": [], "convert": []}, []
-        for index in range(args.pairs + 1):
-            for name, command in (("cp", copy_command), ("convert", convert)):
-                (copy if name == "cp" else output).unlink(missing_ok=True)
-                if args.cold:
-                    drop_caches()
-                wall, cpu, peak = timed(command)
-                if index == 0:
-                    continue
-                walls[name].append(wall)
-                cpus[name].append(cpu)
-                if name == "convert":
-                    peaks.append(peak)
+        print(f"machine: {timing.machine()}; MEZZOTINT_ISA={os.environ.get('MEZZOTINT_ISA', '(best)')}")
+        runs = timing.alternate({"cp": timing.copy_command(source, copy), "convert": convert},
+                                {"cp": copy, "convert": output}, args.pairs, args.cold)
         subprocess.run([args.bin / "mezzotint", "verify", "--quiet", output], check=True, stdout=subprocess.DEVNULL)
         compared = subprocess.run([args.bin / "mezzotint", "compare", source, output, "--top", "0", "--quiet"], check=True,
                                   capture_output=True, text=True).stdout.strip().splitlines()[-1]
-        _, _, limited = timed(convert, args.limit_mb << 20)
+        _, _, limited = timing.timed(convert, args.limit_mb << 20)
 
         in_bytes, out_bytes = source.stat().st_size, output.stat().st_size
-        ratio = statistics.median(walls["convert"]) / statistics.median(walls["cp"])
+        wall, peaks = runs.wall("convert"), runs.peaks["convert"]
+        ratio = wall / runs.wall("cp")
         print(f"input {in_bytes / 1e9:.2f} GB bf16, output {out_bytes / 1e9:.2f} GB {args.to}, "
               f"{'cold' if args.cold else 'warm'} cache, {args.pairs} pairs")
         for name in ("cp", "convert"):
-            print(f"  {name:8} {describe(walls[name])}  CPU {statistics.median(cpus[name]):.2f} s")
-        print(f"  convert / cp = {ratio:.2f}; {in_bytes / statistics.median(walls['convert']) / 1e6:.0f} MB/s of input")
+            print(f"  {name:8} {runs.describe(name)}")
+        print(f"  convert / cp = {ratio:.2f}; {in_bytes / wall / 1e6:.0f} MB/s of input")
         print(f"  peak memory {max(peaks) / 1e6:.1f} MB; {limited / 1e6:.1f} MB under ulimit -v {args.limit_mb << 10}")
         print(f"  {compared}")
         return 0 if ratio <= args.max_ratio and max(peaks) <= args.limit_mb << 20 else 1
