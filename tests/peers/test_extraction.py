@@ -1,11 +1,11 @@
-"""LoRA files of `mezzotint extract`: against numpy's decomposition, and in ComfyUI's own loader."""
+"""LoRA files of `mezzotint extract`: against numpy's decomposition, and in the loaders of ComfyUI and LyCORIS."""
 
 import logging
 
 import numpy as np
 import pytest
 
-from peerlib import container, models
+from peerlib import adapters, container, models
 
 RANK = 4
 
@@ -65,3 +65,24 @@ def test_comfyui_makes_the_tuned_model_of_it(mezzotint, comfy, torch, tmp_path, 
         got = comfy.lora.calculate_weight(merging.patches[key], weight.clone(), key).numpy()
         assert np.abs(got - expected).max() < 1e-5, name
         assert np.abs(weight.numpy() - expected).max() > 1e-3, "nothing would be noticed"
+
+
+@pytest.mark.parametrize("kind, shape", [("linear", (24, 16)), ("conv1d", (24, 16, 3)), ("conv2d", (24, 16, 3, 2)),
+                                         ("conv3d", (24, 16, 2, 1, 3))])
+def test_lycoris_makes_the_tuned_layer_of_it(mezzotint, lycoris, torch, tmp_path, rng, kind, shape):
+    w = rng.standard_normal(shape).astype(np.float32)
+    change = rng.standard_normal((shape[0], RANK)) @ rng.standard_normal((RANK, w[0].size)) / 10
+    files = [container.write(tmp_path / f"{name}.safetensors", {"blocks.0.q.weight": container.f32(values)})
+             for name, values in (("base", w), ("tuned", w + change.reshape(shape)))]
+    path = tmp_path / "lora.safetensors"
+    mezzotint.run("extract", *files, "-o", path, "--rank", RANK, "--alpha", 1, "--dtype", "fp32")
+    key = "diffusion_model.blocks.0.q."
+    state = {name.removeprefix(key): torch.tensor(t.array()) for name, t in container.read(path).tensors.items()}
+    cls = lycoris.LoConModule
+    assert set(state) <= set(cls.weight_list) and set(cls.weight_list_det) <= set(state)
+    layer = adapters.torch_layer(torch, w)
+    with torch.no_grad():
+        module = cls.make_module_from_state_dict("x", layer, *(state.get(name) for name in cls.weight_list))
+        merged = module.get_merged_weight()[0].numpy().reshape(shape)
+    assert np.abs(merged - (w + change.reshape(shape))).max() < 1e-5
+    assert np.abs(change).max() > 0.1, "nothing would be noticed"
