@@ -72,4 +72,7 @@ def machine():
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    # Set from outside, it takes the place of the kernels that the program would choose (cli/blas_kernels.cpp).
+    blas = os.environ.get("OPENBLAS_CORETYPE")
+    return (f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}" +
+            (f", OPENBLAS_CORETYPE={blas}" if blas else ""))
