@@ -1,10 +1,10 @@
 // What adapters beside a layer cost: LoRAs of rank 32 beside a linear layer 3072 x 3072, inputs in bfloat16, in units
 // of what torch's linear takes in bfloat16.
-//   bench_bypass [--m 1024,4096] [--rounds 60] [--threads N] [--rank 32] [--cpu-time]
+//   bench_bypass [--m 1024,4096] [--rounds 60] [--threads N] [--rank 32] [--cpu-time] [--check]
 //
 // Layers with none, one and three adapters, and one whose strength changes before every call, take turns; figures are
-// medians over the rounds. Exit code 1 where one adapter adds more than 12 %, three more than 16 %, or an answer is
-// wrong.
+// medians over the rounds. One adapter may add 12 %, three 16 %; exit code 1 where an answer is wrong or, with --check,
+// where they add more.
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -35,7 +35,7 @@ constexpr double kSwitchLimit = 0.02;
 struct Arguments {
   std::vector<int64_t> m = {1024, 4096};
   int rounds = 60, threads = 0;
-  bool cpu_time = false;
+  bool cpu_time = false, check = false;
   int64_t rank = 32;
 };
 
@@ -119,8 +119,11 @@ bool measure(const Arguments& arguments, int64_t m, const std::string& format, d
 
   Subject none(weight, {}, false), single(weight, one, false), triple(weight, three, false),
       switched(weight, one, true);
-  bool good = right(none, single, one, x) && right(none, triple, three, x);
-  if (!good) fmt::print("{} at M = {}: an answer is wrong\n", format, m);
+  if (!right(none, single, one, x) || !right(none, triple, three, x)) {
+    fmt::print("{} at M = {}: an answer is wrong\n", format, m);
+    return false;
+  }
+  bool good = true;
   Subject* const all[] = {&none, &single, &triple, &switched};
   for (int round = -2; round < arguments.rounds; ++round)
     for (int turn = 0; turn < 4; ++turn) {
@@ -141,7 +144,7 @@ bool measure(const Arguments& arguments, int64_t m, const std::string& format, d
   good &= row("three", triple, (triple.median() - none.median()) / *bf16_ms, kLimits[3]);
   good &=
       row("one, strength switched", switched, (switched.median() - single.median()) / single.median(), kSwitchLimit);
-  return good;
+  return good || !arguments.check;
 }
 
 }  // namespace
@@ -155,6 +158,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", arguments.threads, "Default: as many as libtorch takes")->check(CLI::Range(1, 1024));
   app.add_flag("--cpu-time", arguments.cpu_time,
                "Time of the thread (with --threads 1): where others use the machine too");
+  app.add_flag("--check", arguments.check, "Exit code 1 where a limit is exceeded");
   CLI11_PARSE(app, argc, argv);
   if (arguments.cpu_time && arguments.threads != 1) {
     fmt::print(stderr, "--cpu-time is for --threads 1\n");
