@@ -178,6 +178,30 @@ TEST(AdapterFaults, RankStabilizedGloraKeepsItsScale) {
   EXPECT_LT(relative_error(merged(stack_of(lora, weight.shape, 1), weight.values), plain), kNear);
 }
 
+// LyCORIS with rs_lora trains LoKr of whole sides times sqrt(rank), here 2, and stores rank * sqrt(rank) as alpha.
+TEST(AdapterFaults, RankStabilizedLokrOfWholeSidesKeepsItsScale) {
+  const TemporaryFolder folder;
+  const Tensor weight = random_tensor({3, 6}, 3), w1{{1, 1}, {2}}, w2 = random_tensor({3, 6}, 5);
+  const Tensor a = random_tensor({3, 4}, 6), b = random_tensor({4, 6}, 7);
+  std::vector<double> whole(w2.values.begin(), w2.values.end());
+  for (const bool rs : {true, false}) {
+    const std::map<std::string, std::string> metadata = {
+        {"ss_network_module", "lycoris.kohya"},
+        {"ss_network_args", rs ? R"({"algo": "lokr", "rs_lora": "True"})" : R"({"algo": "lokr"})"}};
+    const AdapterFile file =
+        adapter_file(folder, {{"x.lokr_w1", w1}, {"x.lokr_w2", w2}, {"x.alpha", scalar(rs ? 8 : 4)}}, metadata);
+    EXPECT_LT(
+        relative_error(merged(stack_of(file, weight.shape, 1), weight.values), plus(weight.values, whole, rs ? 4 : 2)),
+        kNear);
+    // A product's alpha is stored adjusted.
+    const AdapterFile factored = adapter_file(
+        folder, {{"x.lokr_w1", w1}, {"x.lokr_w2_a", a}, {"x.lokr_w2_b", b}, {"x.alpha", scalar(8)}}, metadata);
+    EXPECT_LT(relative_error(merged(stack_of(factored, weight.shape, 1), weight.values),
+                             plus(weight.values, product(a, b), 4)),
+              kNear);
+  }
+}
+
 // GLoRA's A sees what patches in front left.
 TEST(AdapterFaults, GloraSeesPatchesInFront) {
   const TemporaryFolder folder;

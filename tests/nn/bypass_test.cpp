@@ -90,6 +90,28 @@ TEST_P(EveryAdapter, TakesItsPlaceInAStack) {
   }
 }
 
+TEST(Bypass, ScalesStabilizedLokrOfWholeSidesAsMergesDo) {
+  const at::NoGradGuard guard;
+  const test::TemporaryFolder folder;
+  const OneLayer one = make_layer("linear");
+  auto tensors = adapter_tensors("lokr", one.weight().sizes().vec());
+  tensors.back() = {"layer.alpha", {{}, {8}}};
+  const auto with = [&](const char* arguments) {
+    return adapter_file(folder, tensors, {{"ss_network_module", "lycoris.kohya"}, {"ss_network_args", arguments}});
+  };
+  const at::Tensor plain = one.forward();
+  const auto added = [&](const adapter::AdapterFile& file) {
+    const at::Tensor expected = test::forward_with(one, test::merged_weight(file, one.weight(), 1));
+    Bypass bypass(*one.root);
+    bypass.attach(file);
+    at::Tensor got = one.forward();
+    EXPECT_LT(difference(got, expected), kRounding);
+    return at::sub(got, plain);
+  };
+  const at::Tensor stabilized = added(with(R"({"rs_lora": "True"})")), ordinary = added(with("{}"));
+  EXPECT_LT(difference(stabilized, ordinary * 2), 1e-4);
+}
+
 /// d loss / d tensor along a direction, by central differences.
 double slope(const std::function<double()>& loss, const at::Tensor& tensor, const at::Tensor& direction) {
   const at::NoGradGuard guard;

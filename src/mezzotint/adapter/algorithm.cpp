@@ -41,6 +41,10 @@ double Factors::scale(int64_t rank) const {
   return *alpha / (rank_stabilized ? std::sqrt(r) : r);
 }
 
+double Factors::scale_of_whole() const {
+  return alpha && rank_stabilized ? std::cbrt(*alpha) : 1;
+}
+
 double Factors::bound(int64_t rows) const {
   return alpha.value_or(0) * (constraint_per_row ? static_cast<double>(rows) : 1);
 }

@@ -56,6 +56,9 @@ struct Factors {
   Error error(std::string problem) const;
   /// alpha / rank, or alpha / sqrt(rank) where stabilized; 1 without alpha.
   double scale(int64_t rank) const;
+  /// Of LoKr without a product that had a rank: 1. Where stabilized, LyCORIS trained with sqrt(rank), and stores
+  /// rank * sqrt(rank) as alpha.
+  double scale_of_whole() const;
 };
 
 struct Algorithm {
@@ -73,8 +76,9 @@ struct Algorithm {
   int64_t (*rank)(const Parts& parts) = nullptr;
   bool alpha_is_bound = false;  ///< alpha bounds a norm and is no numerator of a scale
   bool takes_magnitude = true;  ///< a DoRA magnitude under the same target is of this patch
-  /// LyCORIS with rs_lora stores alpha * sqrt(rank) so that alpha / rank is right, but of this algorithm just alpha.
-  bool rs_alpha_is_raw = false;
+  /// LyCORIS with rs_lora stores alpha * sqrt(rank), so that alpha / rank is right. Whether that does not do for these
+  /// parts, so that make() is told (Factors::rank_stabilized); null = it always does.
+  bool (*told_of_rs_lora)(const Parts& parts) = nullptr;
 };
 
 /// Every algorithm compiled in, in alphabetical order of the files.

@@ -158,7 +158,8 @@ class AdapterFileReader {
     if (GroupPart* alpha = group.find(kAlpha)) {
       alpha->used = true;
       patch.alpha = read_alpha(alpha->part, algorithm);
-      patch.rank_stabilized = algorithm.rs_alpha_is_raw && trainer_.rank_stabilized;
+      patch.rank_stabilized =
+          trainer_.rank_stabilized && algorithm.told_of_rs_lora && algorithm.told_of_rs_lora(patch.parts);
     } else if (config_ && !algorithm.alpha_is_bound) {
       if (const auto scaling = config_->scaling(group.target)) {
         patch.alpha = scaling->alpha;

@@ -113,7 +113,7 @@ extern const Algorithm algorithm_glora = {
     .claims = GloraRow::claims,
     .misfit = GloraRow::misfit,
     .make = GloraRow::make,
-    .rs_alpha_is_raw = true,
+    .told_of_rs_lora = [](const Parts&) { return true; },  // alpha is stored as it is
 };
 
 }  // namespace mezzotint::adapter

@@ -1,7 +1,7 @@
 // LoKr: W + scale * kron(w1, w2); either side may be a product, and w2 one with a Tucker core (then w2_a is [rank,
 // out]). kron pairs w1 with the channels of w2, whatever positions the kernel has:
 //   delta[l * out_k + p, m * in_n + q, k] = w1[l, m] * w2[p, q, k]
-// scale is alpha / rank of w2 where that is a product, else of w1, and 1 where neither is (alpha is ignored then).
+// scale is alpha / rank of w2 where that is a product, else of w1, and where neither is 1: Factors::scale_of_whole().
 #include <fmt/format.h>
 
 #include <memory>
@@ -78,7 +78,7 @@ struct LokrRow {
   }
 
   static std::unique_ptr<const Effect> make(Factors factors, const Shape& weight) {
-    double scale = 1;
+    double scale = factors.scale_of_whole();
     const bool w1_whole = factors.find("lokr_w1") != nullptr, w2_whole = factors.find("lokr_w2") != nullptr;
     if (!w2_whole) {
       scale = factors.scale(factors.at("lokr_w2_b").rows());
@@ -107,6 +107,7 @@ extern const Algorithm algorithm_lokr = {
     .claims = LokrRow::claims,
     .misfit = LokrRow::misfit,
     .make = LokrRow::make,
+    .told_of_rs_lora = [](const Parts& parts) { return parts.has("lokr_w1") && parts.has("lokr_w2"); },
 };
 
 }  // namespace mezzotint::adapter

@@ -141,7 +141,7 @@ std::unique_ptr<const Change> make_loha(const LayerAdapter& adapter, const Shape
 }
 
 std::unique_ptr<const Change> make_lokr(const LayerAdapter& adapter, const Shape& shape) {
-  double scale = 1;  // both whole: alpha is ignored
+  double scale = facts_of(adapter).scale_of_whole();
   if (!factor_of(adapter, "lokr_w2").defined()) {
     scale = scale_of(adapter, factor_of(adapter, "lokr_w2_b").size(0));
   } else if (!factor_of(adapter, "lokr_w1").defined()) {

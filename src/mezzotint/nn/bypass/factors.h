@@ -5,20 +5,19 @@
 /// Scales and matrices of an adapter (room-internal).
 namespace mezzotint::nn {
 
-/// alpha / rank and the like, as in a merge.
-inline double scale_of(const LayerAdapter& adapter, int64_t rank) {
+/// What a file says besides its tensors, which gives scales and bounds as in a merge.
+inline adapter::Factors facts_of(const LayerAdapter& adapter) {
   adapter::Factors facts;
   facts.alpha = adapter.alpha;
   facts.rank_stabilized = adapter.rank_stabilized;
-  return facts.scale(rank);
-}
-
-/// What alpha bounds a norm by.
-inline double bound_of(const LayerAdapter& adapter, int64_t rows) {
-  adapter::Factors facts;
-  facts.alpha = adapter.alpha;
   facts.constraint_per_row = adapter.constraint_per_row;
-  return facts.bound(rows);
+  return facts;
+}
+inline double scale_of(const LayerAdapter& adapter, int64_t rank) {
+  return facts_of(adapter).scale(rank);
+}
+inline double bound_of(const LayerAdapter& adapter, int64_t rows) {
+  return facts_of(adapter).bound(rows);
 }
 
 /// Undefined where there is none.
