@@ -107,6 +107,7 @@ def lycoris_cases():
             yield kind, f"lokr {what}".strip(), "LokrModule", {"factor": 4, "lora_dim": 2, **options}
         yield kind, "lokr both", "LokrModule", {"factor": 4, "decompose_both": True, "lora_dim": 1}
         yield kind, "lokr full", "LokrModule", {"factor": 4, "full_matrix": True}
+        yield kind, "lokr full rs", "LokrModule", {"factor": 4, "full_matrix": True, "rs_lora": True}
         for what, options in (("", {}), ("rescaled", {"rescaled": True}), ("bound", {"constraint": 0.02})):
             yield kind, f"oft {what}".strip(), "DiagOFTModule", options
             yield kind, f"boft {what}".strip(), "ButterflyOFTModule", options
