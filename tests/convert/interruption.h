@@ -29,6 +29,16 @@ class Resume : public Conversion {
     const auto model = checkpoint::Model::open(in());
     return execute(make_plan(model, out(), options, threads), model, {.resume = true});
   }
+  /// Neither threads nor memory change a byte. Leaves no output behind.
+  void expect_same_bytes(ConvertOptions options, const std::string& expected) {
+    for (const int threads : {1, 3})
+      for (const uint64_t memory : {uint64_t{1} << 30, uint64_t{1} << 20}) {
+        options.max_memory = memory;
+        convert(options, threads);
+        EXPECT_TRUE(file_bytes(out()) == expected) << threads << " " << memory;
+        std::filesystem::remove(out());
+      }
+  }
   /// Bytes of an undisturbed run; leaves no output behind.
   std::string undisturbed(const test::RawFile& file, const ConvertOptions& options) {
     convert(file, options);
