@@ -2,24 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "mezzotint/cli/merge_options.h"
 
 namespace mezzotint::cli {
 namespace {
 
 using Kind = LoraArguments::Kind;
-
-double parse_strength(const std::string& text) {
-  double strength = 0;
-  const char *begin = text.data(), *end = begin + text.size();
-  if (begin != end && *begin == '+') ++begin;
-  const auto [at, failure] = std::from_chars(begin, end, strength);
-  if (failure != std::errc() || at != end)
-    throw UsageError(fmt::format("--lora-strength takes a number, not '{}'.", text));
-  return strength;
-}
 
 std::vector<convert::MergeLora> with_strengths(const LoraArguments& a) {
   std::vector<convert::MergeLora> loras;
@@ -30,7 +18,9 @@ std::vector<convert::MergeLora> with_strengths(const LoraArguments& a) {
     } else {
       if (!open)
         throw UsageError("--lora-strength belongs to the --lora in front of it: give it behind one, and once.");
-      loras.back().strength = parse_strength(text);
+      const std::optional<double> strength = convert::parse_strength(text);
+      if (!strength) throw UsageError(fmt::format("--lora-strength takes a number, not '{}'.", text));
+      loras.back().strength = *strength;
     }
     open = kind == Kind::file;
   }

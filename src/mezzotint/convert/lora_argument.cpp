@@ -6,16 +6,22 @@
 
 namespace mezzotint::convert {
 
+std::optional<double> parse_strength(std::string_view text) {
+  const char *begin = text.data(), *end = begin + text.size();
+  if (begin != end && *begin == '+') ++begin;
+  double strength = 0;
+  const auto [at, failure] = std::from_chars(begin, end, strength);
+  if (failure != std::errc() || at != end) return std::nullopt;
+  return strength;
+}
+
 MergeLora parse_lora(const std::string& text) {
   const size_t colon = text.rfind(':');
   std::error_code ignored;
   if (colon == std::string::npos || colon == 0 || std::filesystem::exists(text, ignored)) return {text, 1};
-  const char *begin = text.data() + colon + 1, *end = text.data() + text.size();
-  if (begin != end && *begin == '+') ++begin;
-  double strength = 0;
-  const auto [at, failure] = std::from_chars(begin, end, strength);
-  if (failure != std::errc() || at != end) return {text, 1};
-  return {text.substr(0, colon), strength};
+  const std::optional<double> strength = parse_strength(std::string_view(text).substr(colon + 1));
+  if (!strength) return {text, 1};
+  return {text.substr(0, colon), *strength};
 }
 
 }  // namespace mezzotint::convert
