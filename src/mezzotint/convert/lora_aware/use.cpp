@@ -2,12 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <map>
-
 #include "mezzotint/base/error.h"
 #include "mezzotint/convert/merging/feedback.h"
 #include "mezzotint/convert/merging/merge.h"
-#include "mezzotint/convert/tiles.h"
+#include "mezzotint/convert/merging/use.h"
 
 namespace mezzotint::convert {
 namespace {
@@ -20,12 +18,6 @@ bool is_encoded(const PlanRow& row) {
 
 bool is_quantized(const PlanRow& row) {
   return row.layout && row.layout->format->quantized && !row.codes_only;
-}
-
-std::map<size_t, size_t> rows_by_tensor(const Plan& plan) {
-  std::map<size_t, size_t> rows;
-  for (size_t i = 0; i < plan.rows.size(); ++i) rows.emplace(plan.rows[i].source, i);
-  return rows;
 }
 
 void add_reason(PlanRow& row, const std::string& reason) {
@@ -73,13 +65,7 @@ void use_scale_adapters(Plan& plan, const Model& model) {
     row.scale_adapters = &adapters;
     add_reason(row, "scales allow for adapters");
     ++ready;
-    const uint64_t needed = tile_shape(model, row, 1).total();
-    if (needed > options.max_memory)
-      throw Error({.name = "merge-memory",
-                   .problem = "what an adapter changes in one piece does not fit the memory bound",
-                   .file = plan.input.string(),
-                   .tensor = row.name,
-                   .advice = fmt::format("Give --max-memory {}MiB or more.", (needed >> 20) + 1)});
+    require_memory(plan, model, row);
   }
   if (kept > 0)
     plan.warnings.push_back(

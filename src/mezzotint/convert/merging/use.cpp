@@ -42,8 +42,7 @@ std::optional<formats::Layout> cast_layout(DType dtype, const Shape& shape) {
 
 class MergeAssignment {
  public:
-  MergeAssignment(Plan& plan, const Model& model) : plan_(plan), model_(model) {
-    for (size_t i = 0; i < plan.rows.size(); ++i) row_of_.emplace(plan.rows[i].source, i);
+  MergeAssignment(Plan& plan, const Model& model) : plan_(plan), model_(model), row_of_(rows_by_tensor(plan)) {
     if (!plan.options.merge_original.empty())
       plan.original = std::make_shared<const Model>(Model::open(plan.options.merge_original));
   }
@@ -96,9 +95,7 @@ class MergeAssignment {
     else if (grows)
       describe_grown(row, *row.layout->format, merged.after);
     row.reason = (row.reason.empty() ? "" : row.reason + "; ") + "merged: " + patches;
-    if (tile_shape(model_, row, 1).total() > plan_.options.max_memory)
-      refuse("merge-memory", row, "what an adapter changes in one piece does not fit the memory bound",
-             fmt::format("Give --max-memory {}MiB or more.", (tile_shape(model_, row, 1).total() >> 20) + 1));
+    require_memory(plan_, model_, row);
   }
 
   void encode_in_place(PlanRow& row, const MergedTensor& merged) {
@@ -174,6 +171,22 @@ class MergeAssignment {
 };
 
 }  // namespace
+
+std::map<size_t, size_t> rows_by_tensor(const Plan& plan) {
+  std::map<size_t, size_t> rows;
+  for (size_t i = 0; i < plan.rows.size(); ++i) rows.emplace(plan.rows[i].source, i);
+  return rows;
+}
+
+void require_memory(const Plan& plan, const Model& model, const PlanRow& row) {
+  const uint64_t needed = tile_shape(model, row, 1).total();
+  if (needed <= plan.options.max_memory) return;
+  throw Error({.name = "merge-memory",
+               .problem = "what an adapter changes in one piece does not fit the memory bound",
+               .file = plan.input.string(),
+               .tensor = row.name,
+               .advice = fmt::format("Give --max-memory {}MiB or more.", (needed >> 20) + 1)});
+}
 
 void use_adapters(Plan& plan, const Model& model) {
   const ConvertOptions& options = plan.options;

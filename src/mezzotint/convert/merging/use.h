@@ -1,7 +1,10 @@
 #pragma once
+#include <cstddef>
+#include <map>
+
 #include "mezzotint/convert/plan.h"
 
-/// A step of make_plan (room-internal).
+/// A step of make_plan, and what the steps for other adapters share with it (room-internal).
 namespace mezzotint::convert {
 
 /// Matches the adapters of the options with the model and gives every row that one changes its patches. What was to be
@@ -14,5 +17,12 @@ namespace mezzotint::convert {
 ///   "no-original"        merge_original has no such float tensor
 /// and those of Merge.
 void use_adapters(Plan& plan, const checkpoint::Model& model);
+
+/// Rows of a plan by the tensor of the source that they are made of.
+std::map<size_t, size_t> rows_by_tensor(const Plan& plan);
+
+/// Throws Error "merge-memory" where the smallest tile of a row, with what adapters change together, exceeds
+/// max_memory.
+void require_memory(const Plan& plan, const checkpoint::Model& model, const PlanRow& row);
 
 }  // namespace mezzotint::convert
