@@ -4,9 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "mezzotint/cli/interrupt.h"
 #include "mezzotint/cli/messages.h"
-#include "mezzotint/cli/progress.h"
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/cli/table.h"
 
@@ -117,16 +115,9 @@ int run_correct(const CorrectArguments& arguments) {
   const auto quantized = checkpoint::Model::open(arguments.quantized);
   auto options = shared_options<convert::CorrectionOptions>(arguments);
   options.calibration = {arguments.calibration.begin(), arguments.calibration.end()};
-  const ScopedInterrupt scoped;
-  options.cancel = &interrupted();
-  convert::Correction result;
-  {
-    ProgressDisplay progress("correcting", arguments.output.quiet);
-    options.progress = [&](uint64_t done, uint64_t total, const std::string& layer) {
-      progress.update(done, total, layer);
-    };
-    result = convert::write_correction(original, quantized, arguments.output.output, options);
-  }
+  const auto result = with_progress("correcting", arguments, std::move(options), [&](const auto& how) {
+    return convert::write_correction(original, quantized, arguments.output.output, how);
+  });
   for (const auto& warning : result.warnings) warn(warning);
   if (arguments.json)
     print_correction_json(arguments, result);

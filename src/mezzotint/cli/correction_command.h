@@ -2,7 +2,9 @@
 #include <string>
 #include <vector>
 
+#include "mezzotint/cli/interrupt.h"
 #include "mezzotint/cli/model_options.h"
+#include "mezzotint/cli/progress.h"
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/convert/correction/correction.h"
 
@@ -42,6 +44,18 @@ Options shared_options(const CorrectArguments& arguments) {
   options.threads = arguments.threads;
   options.overwrite = arguments.output.force;
   return options;
+}
+
+/// run(options) with a display of its progress, until Ctrl-C.
+template <class Options, class Run>
+auto with_progress(const char* verb, const CorrectArguments& arguments, Options options, const Run& run) {
+  const ScopedInterrupt scoped;
+  options.cancel = &interrupted();
+  ProgressDisplay progress(verb, arguments.output.quiet);
+  options.progress = [&](uint64_t done, uint64_t total, const std::string& layer) {
+    progress.update(done, total, layer);
+  };
+  return run(options);
 }
 
 int run_correct(const CorrectArguments& arguments);

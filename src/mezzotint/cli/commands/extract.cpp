@@ -6,9 +6,7 @@
 
 #include "mezzotint/cli/context.h"
 #include "mezzotint/cli/correction_command.h"
-#include "mezzotint/cli/interrupt.h"
 #include "mezzotint/cli/messages.h"
-#include "mezzotint/cli/progress.h"
 #include "mezzotint/cli/size_text.h"
 #include "mezzotint/cli/table.h"
 
@@ -76,16 +74,9 @@ int run_extract(const ExtractArguments& arguments) {
   options.alpha = arguments.alpha;
   options.strength = arguments.strength.value_or(1);
   const auto base = checkpoint::Model::open(shared.original), tuned = checkpoint::Model::open(shared.quantized);
-  const ScopedInterrupt scoped;
-  options.cancel = &interrupted();
-  convert::Extraction result;
-  {
-    ProgressDisplay progress("extracting", shared.output.quiet);
-    options.progress = [&](uint64_t done, uint64_t total, const std::string& tensor) {
-      progress.update(done, total, tensor);
-    };
-    result = convert::extract_lora(base, tuned, shared.output.output, options);
-  }
+  const auto result = with_progress("extracting", shared, std::move(options), [&](const auto& how) {
+    return convert::extract_lora(base, tuned, shared.output.output, how);
+  });
   for (const auto& warning : result.warnings) warn(warning);
   if (shared.json)
     print_extraction_json(shared, result);
