@@ -34,6 +34,19 @@ inline std::vector<float> low_rank_base() {
   return w;
 }
 
+/// The LoRA with a delta of `share` of the length of w.
+inline Lora of_length(Lora lora, const std::vector<float>& w, double share) {
+  const double length = std::sqrt(squares(Matrix(w.begin(), w.end())) / squares(lora.delta()));
+  for (float& x : lora.up) x *= static_cast<float>(share * length);
+  return lora;
+}
+
+inline Matrix sum_of(const std::vector<float>& w, const Matrix& delta) {
+  Matrix sum(w.begin(), w.end());
+  for (size_t i = 0; i < delta.size(); ++i) sum[i] += delta[i];
+  return sum;
+}
+
 inline Lora smooth_lora() {
   test::TorchGenerator generator(300);
   Lora lora = drawn(generator, 32);

@@ -202,11 +202,9 @@ class LoraScaleErrors : public LoraScales {
   void start(const std::vector<float>& w, Lora lora, double share) {
     w_ = w;
     base_.tensors = {{kWeight, test::f32_tensor({kSide, kSide}, w)}};
-    const double length = std::sqrt(squares(Matrix(w.begin(), w.end())) / squares(lora.delta()));
-    for (float& x : lora.up) x *= static_cast<float>(share * length);
+    lora = of_length(std::move(lora), w, share);
     delta_ = lora.delta();
-    wanted_.assign(w.begin(), w.end());
-    for (size_t i = 0; i < delta_.size(); ++i) wanted_[i] += delta_[i];
+    wanted_ = sum_of(w, delta_);
     RawFile file;
     lora.write(file, kLayer);
     lora_ = lora_file(file);

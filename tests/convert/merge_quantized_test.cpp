@@ -33,11 +33,9 @@ class MergeFidelity : public Merging {
   /// Quantizes the base; the LoRA's delta has `share` of its length.
   void start(const std::string& format, const std::vector<float>& w, Lora lora, double share) {
     base_.tensors = {{"blocks.0.q.weight", test::f32_tensor({kSide, kSide}, w)}};
-    const double length = std::sqrt(squares(Matrix(w.begin(), w.end())) / squares(lora.delta()));
-    for (float& x : lora.up) x *= static_cast<float>(share * length);
+    lora = of_length(std::move(lora), w, share);
     delta_ = lora.delta();
-    wanted_.assign(w.begin(), w.end());
-    for (size_t i = 0; i < delta_.size(); ++i) wanted_[i] += delta_[i];
+    wanted_ = sum_of(w, delta_);
     RawFile file;
     lora.write(file, "blocks.0.q");
     lora_ = lora_file(file);
