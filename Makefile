@@ -23,7 +23,7 @@ BOOTSTRAP ?= tools/bootstrap
 JOBS ?= $(shell nproc)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -$$(($$(grep -n '^SHELL' Makefile | cut -d: -f1) - 1))
+	@sed -n '/^SHELL/q; s/^# \{0,1\}//p' Makefile
 
 bootstrap:
 	@$(BOOTSTRAP)
